@@ -1,0 +1,326 @@
+"""Adding nodes to a graph, so that gradient rules read like formulas.
+
+A `Tensor` is a name with arithmetic: ``g * (1 - y * y)`` adds three nodes. Everything that changed between
+operator sets 13 and the newest is hidden here. Names, constants, shapes: yes. Derivatives: no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import ArrayLike, NDArray
+from onnx import helper, numpy_helper
+
+from cfcam_onnx._graph import Graph, Shape, attributes
+
+PREFIX = "cfcam/"
+"""Start of every name that is added to a user's graph."""
+
+SHARED_UP_TO = 64
+"""Constants of at most this many elements are stored once, however often they are asked for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """A tensor of the graph under construction; arithmetic on it emits nodes."""
+
+    emit: Emitter
+    name: str
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> Shape | None:
+        """Shape, where it is known: for the model's own tensors, not for emitted ones."""
+        return self.emit.graph.shape(self.name)
+
+    @property
+    def rank(self) -> int:
+        """Number of axes.
+
+        Raises
+        ------
+        NotImplementedError
+            It is not known.
+        """
+        if self.shape is None:
+            raise NotImplementedError(f"the rank of {self.name!r} is not known")
+        return len(self.shape)
+
+    @property
+    def value(self) -> NDArray[Any] | None:
+        """Value, if it is a constant of the model."""
+        return self.emit.graph.value(self.name)
+
+    def fixed(self, *axes: int) -> list[int] | None:
+        """Return the sizes along `axes` (default: all), or None unless every one is fixed."""
+        if self.shape is None:
+            return None
+        sizes = [self.shape[a] for a in axes] if axes else list(self.shape)
+        return [s for s in sizes if isinstance(s, int)] if all_fixed(sizes) else None
+
+    @property
+    def grid(self) -> list[int] | None:
+        """Sizes behind the batch and channel axes, or None unless all are fixed."""
+        return None if self.shape is None else self.fixed(*range(2, self.rank))
+
+    def __add__(self, other: Operand) -> Tensor:
+        return self._binary("Add", other)
+
+    def __sub__(self, other: Operand) -> Tensor:
+        return self._binary("Sub", other)
+
+    def __rsub__(self, other: float) -> Tensor:
+        return self.emit.op("Sub", self.emit.scalar(other, self.dtype), self)
+
+    def __mul__(self, other: Operand) -> Tensor:
+        return self._binary("Mul", other)
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return self._binary("Div", other)
+
+    def __pow__(self, other: Operand) -> Tensor:
+        return self._binary("Pow", other)
+
+    def __gt__(self, other: Operand) -> Tensor:
+        return self._binary("Greater", other, np.bool_)
+
+    def __lt__(self, other: Operand) -> Tensor:
+        return self._binary("Less", other, np.bool_)
+
+    def __and__(self, other: Tensor) -> Tensor:
+        return self._binary("And", other, np.bool_)
+
+    def __neg__(self) -> Tensor:
+        return self.emit.op("Neg", self)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def _binary(self, op_type: str, other: Operand, dtype: Any = None) -> Tensor:
+        operand = other if isinstance(other, Tensor) else self.emit.scalar(other, self.dtype)
+        return self.emit.op(op_type, self, operand, dtype=dtype)
+
+
+Operand = Tensor | float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """A node of the model as a gradient rule sees it."""
+
+    proto: onnx.NodeProto
+    inputs: list[Tensor | None]
+    outputs: list[Tensor | None]
+    attributes: dict[str, Any]
+
+    @property
+    def op_type(self) -> str:
+        """Operator, in ONNX's spelling."""
+        return str(self.proto.op_type)
+
+    @property
+    def x(self) -> Tensor:
+        """First input."""
+        return self.required(0)
+
+    @property
+    def y(self) -> Tensor:
+        """First output."""
+        (tensor,) = self.outputs[:1]
+        assert tensor is not None
+        return tensor
+
+    def required(self, index: int) -> Tensor:
+        """Return an input that the operator cannot do without."""
+        tensor = self.optional(index)
+        assert tensor is not None
+        return tensor
+
+    def optional(self, index: int) -> Tensor | None:
+        """Return an input, or None if it is left out."""
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """Return an attribute."""
+        return self.attributes.get(name, default)
+
+
+class Emitter:
+    """Collects the nodes and constants that are added to a graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.opset = graph.opset
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self._shared: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
+        self._shapes: dict[str, Tensor] = {}
+        self._count = 0
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor of the model."""
+        return Tensor(self, name, self.graph.dtype(name))
+
+    def node(self, proto: onnx.NodeProto) -> Node:
+        """Return a node of the model, its tensors ready for arithmetic."""
+        ends = [[self.tensor(n) if n else None for n in names] for names in (proto.input, proto.output)]
+        return Node(proto, ends[0], ends[1], attributes(proto))
+
+    def op(self, op_type: str, *inputs: Tensor | None, dtype: Any = None, **attrs: Any) -> Tensor:
+        """Emit a node with one output, of the first input's dtype unless told otherwise."""
+        return self.ops(1, op_type, *inputs, dtype=dtype, **attrs)[0]
+
+    def ops(
+        self, count: int, op_type: str, *inputs: Tensor | None, dtype: Any = None, **attrs: Any
+    ) -> list[Tensor]:
+        """Emit a node with several outputs; attributes that are None are left out."""
+        names = [self._fresh(op_type) for _ in range(count)]
+        given = {key: value for key, value in attrs.items() if value is not None}
+        sources = [tensor.name if tensor is not None else "" for tensor in inputs]
+        self.nodes.append(helper.make_node(op_type, sources, names, name=names[0], **given))
+        if dtype is None:
+            assert inputs[0] is not None
+            dtype = inputs[0].dtype
+        return [Tensor(self, name, np.dtype(dtype)) for name in names]
+
+    def again(self, node: Node, first: Tensor) -> Tensor:
+        """Emit a node of the model once more, reading `first` in place of its first input."""
+        proto = onnx.NodeProto()
+        proto.CopyFrom(node.proto)
+        name = self._fresh(node.op_type)
+        proto.name, proto.input[0] = name, first.name
+        del proto.output[:]
+        proto.output.append(name)
+        self.nodes.append(proto)
+        return Tensor(self, name, first.dtype)
+
+    def const(self, values: ArrayLike) -> Tensor:
+        """Return a constant."""
+        array = np.asarray(values)
+        key = (array.dtype.str, array.shape, array.tobytes()) if array.size <= SHARED_UP_TO else None
+        if key in self._shared:
+            return self._shared[key]
+        tensor = Tensor(self, self._fresh("Constant"), array.dtype)
+        self.initializers.append(numpy_helper.from_array(np.array(array, order="C"), tensor.name))
+        if key is not None:
+            self._shared[key] = tensor
+        return tensor
+
+    def ints(self, *values: int) -> Tensor:
+        """Return a vector of int64."""
+        return self.const(np.array(values, np.int64))
+
+    def scalar(self, value: float, dtype: Any) -> Tensor:
+        """Return a constant without axes."""
+        return self.const(np.array(value, dtype))
+
+    def cast(self, x: Tensor, dtype: Any) -> Tensor:
+        """Return `x` in another dtype."""
+        wanted = np.dtype(dtype)
+        if x.dtype == wanted:
+            return x
+        return self.op("Cast", x, dtype=wanted, to=helper.np_dtype_to_tensor_dtype(wanted))
+
+    def where(self, condition: Tensor, a: Operand, b: Operand) -> Tensor:
+        """Return `a` where the condition holds, else `b`; one of them at least is a tensor."""
+        dtype = next(t.dtype for t in (a, b) if isinstance(t, Tensor))
+        a, b = (t if isinstance(t, Tensor) else self.scalar(t, dtype) for t in (a, b))
+        return self.op("Where", condition, a, b, dtype=dtype)
+
+    def shape_of(self, x: Tensor) -> Tensor:
+        """Return the shape of a tensor of the model: a constant if it is fixed."""
+        if x.name not in self._shapes:
+            sizes = x.fixed() if x.shape else None
+            shape = self.op("Shape", x, dtype=np.int64) if sizes is None else self.ints(*sizes)
+            self._shapes[x.name] = shape
+        return self._shapes[x.name]
+
+    def count(self, x: Tensor, axes: Sequence[int]) -> Operand:
+        """Return the number of elements along `axes`: a number if they are fixed."""
+        if not axes:
+            return 1.0
+        sizes = x.fixed(*axes)
+        if sizes is not None:
+            return float(np.prod(sizes))
+        picked = self.op("Gather", self.shape_of(x), self.ints(*axes), axis=0)
+        return self.cast(self.op("ReduceProd", picked, keepdims=0), x.dtype)
+
+    def reduce(
+        self, op_type: str, x: Tensor, axes: Sequence[int] | None, *, keepdims: bool = True
+    ) -> Tensor:
+        """Emit a reduction; `axes` None means all of them, and none given means `x` itself."""
+        if axes is not None and not axes:
+            return x
+        if axes is None:
+            return self.op(op_type, x, keepdims=int(keepdims))
+        if self.opset >= (13 if op_type == "ReduceSum" else 18):
+            return self.op(op_type, x, self.ints(*axes), keepdims=int(keepdims))
+        return self.op(op_type, x, axes=list(axes), keepdims=int(keepdims))
+
+    def unsqueeze(self, x: Tensor, *axes: int) -> Tensor:
+        """Return `x` with axes of size one put in."""
+        return self.op("Unsqueeze", x, self.ints(*axes))
+
+    def reshape(self, x: Tensor, shape: Tensor | Sequence[int]) -> Tensor:
+        """Return `x` in another shape; 0 copies a size, -1 is what is left."""
+        return self.op("Reshape", x, shape if isinstance(shape, Tensor) else self.ints(*shape))
+
+    def reshape_like(self, g: Tensor, x: Tensor) -> Tensor:
+        """Return `g` in the shape of `x`."""
+        return self.reshape(g, self.shape_of(x))
+
+    def expand_like(self, g: Tensor, x: Tensor) -> Tensor:
+        """Return `g` repeated to the shape of `x`."""
+        return self.op("Expand", g, self.shape_of(x))
+
+    def zeros_like(self, x: Tensor) -> Tensor:
+        """Return zeros in the shape of `x`."""
+        return self.expand_like(self.scalar(0, x.dtype), x)
+
+    def transpose(self, x: Tensor, *perm: int) -> Tensor:
+        """Return `x` with its axes in another order."""
+        return self.op("Transpose", x, perm=list(perm))
+
+    def slice(self, x: Tensor, starts: Tensor, ends: Tensor, axes: Sequence[int]) -> Tensor:
+        """Return part of `x`."""
+        return self.op("Slice", x, starts, ends, self.ints(*axes))
+
+    def scatter(self, index: Tensor, g: Tensor, x: Tensor, *, overlapping: bool = True) -> Tensor:
+        """Return zeros like `x` with `g` added at the flat positions `index`.
+
+        Raises
+        ------
+        NotImplementedError
+            Positions may occur twice, and the model's operator set cannot add there.
+        """
+        if overlapping and self.opset < 16:
+            raise NotImplementedError(f"adding up needs operator set 16, the model has {self.opset}")
+        flat = self.ints(-1)
+        zeros = self.reshape(self.zeros_like(x), flat)
+        at, values = self.reshape(index, flat), self.reshape(g, flat)
+        how = "add" if overlapping else None
+        return self.reshape_like(
+            self.op("ScatterElements", zeros, at, values, axis=0, reduction=how), x
+        )
+
+    def replay(self, node: Node, g: Tensor) -> Tensor:
+        """Return the cotangent of the first input of any operator that only selects elements.
+
+        The operator runs once more on the elements' own flat positions; `g` is added where it took them from.
+        """
+        one, zero = self.const(np.int64(1)), self.const(np.int64(0))
+        size = self.op("Size", node.x, dtype=np.int64)
+        positions = self.reshape_like(self.op("Range", zero, size, one), node.x)
+        return self.scatter(self.again(node, positions), g, node.x)
+
+    def _fresh(self, hint: str) -> str:
+        self._count += 1
+        return f"{PREFIX}{hint}_{self._count}"
+
+
+def all_fixed(shape: Sequence[int | str | None]) -> bool:
+    """Return whether every size is a number."""
+    return all(isinstance(size, int) for size in shape)

@@ -1,0 +1,61 @@
+"""What a plugin implements: four methods. Anything wanted in two backends belongs in the core."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cfcam_core.capture import Capture
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A place in a model that can be explained."""
+
+    name: str
+    """Name that `layer=` takes."""
+    shape: tuple[int | None, ...]
+    """Shape of its output as the framework has it, batch first; None where it is not fixed."""
+    kind: str
+    """Operator or layer class that makes it, such as ``Conv`` or ``Relu``."""
+    is_default: bool = False
+    """Whether ``layer=None`` means this one."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One opened model. Safe to share between threads; leaves no trace on the user's model."""
+
+    @abstractmethod
+    def layers(self) -> Sequence[Layer]:
+        """Return what can be explained, in the order of execution, one marked as the default."""
+
+    @abstractmethod
+    def capture(self, inputs: Any, *, layer: Any = None, target: Any = None) -> Capture:
+        """Run the model and return activations, gradients, scores and targets.
+
+        Parameters
+        ----------
+        inputs : array_like
+            Batch in the framework's own layout, preprocessed; one unbatched sample where that is
+            unambiguous.
+        layer : optional
+            Name, object of the framework, index into `layers`, or None for the default.
+        target : optional
+            See `cfcam_core.targets.resolve_targets`.
+        """
+
+    @abstractmethod
+    def scores(self, inputs: Any) -> NDArray[np.float32]:
+        """Return the logits, shape (N, K)."""
+
+    @abstractmethod
+    def scores_from(
+        self, activations: Any, inputs: Any, *, layer: Any = None
+    ) -> NDArray[np.float32]:
+        """Return the logits with the layer's output replaced by `activations`, shape (N, C, *s)."""

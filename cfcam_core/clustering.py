@@ -1,0 +1,129 @@
+"""From one sample's arrays to a label for each channel: dominant (-2), noise (-1), or a cluster (>= 0)."""
+
+from __future__ import annotations
+
+from copy import copy
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cfcam_core.capture import FloatArray
+from cfcam_core.dbscan import dbscan
+from cfcam_core.distances import neighbours
+from cfcam_core.errors import InvalidInputError
+from cfcam_core.settings import Clusterer, Settings
+
+DOMINANT = -2
+NOISE = -1
+
+
+def cluster_channels(
+    activations: FloatArray, gradients: FloatArray, settings: Settings
+) -> NDArray[np.intp]:
+    """Label every channel of one sample.
+
+    Parameters
+    ----------
+    activations, gradients : ndarray of float32, shape (C, *s)
+    settings : Settings
+        Fields from `cluster_on` to `clusterer` are used.
+
+    Returns
+    -------
+    ndarray of int, shape (C,)
+        -2 dominant, -1 noise (dead channels too, where they are dropped), 0, 1, ... clusters.
+
+    Raises
+    ------
+    InvalidInputError
+        Under ``eps_rule="float32"`` where the public code fails: a single channel left to cluster, or values whose squares
+        overflow float32. From a passed clusterer that fails or returns labels of the wrong shape.
+    """
+    features = channel_features(activations, gradients, settings)
+    norms = np.sqrt(np.add.reduce(features * features, axis=1))
+    if not np.isfinite(norms).all():
+        raise InvalidInputError(
+            "activations are so large that their squares overflow float32, where the public code finds no cluster; "
+            "scale them down, or use eps_rule='rank'"
+        )
+    labels = np.full(len(features), NOISE, np.intp)
+    live = norms > 0 if settings.drop_dead else np.ones(len(norms), np.bool_)
+    dominant = live & dominant_channels(norms, live, settings.dominant_percentile)
+    labels[dominant] = DOMINANT
+    rest = np.flatnonzero(live & ~dominant)
+    if len(rest):
+        chosen = features[rest]
+        if settings.unit_norm:
+            chosen = chosen / np.where(norms > 0, norms, 1)[rest, None]
+        labels[rest] = _labels(chosen, settings)
+    return labels
+
+
+def channel_features(
+    activations: FloatArray, gradients: FloatArray, settings: Settings
+) -> FloatArray:
+    """Return what is compared between channels, shape (C, P), P the number of positions.
+
+    Under ``eps_rule="rank"`` the arrays are first scaled by a power of two, which changes no cluster and keeps squares from
+    overflowing or vanishing in float32.
+    """
+    arrays = [activations.reshape(len(activations), -1)]
+    if settings.cluster_on == "contributions":
+        arrays.append(gradients.reshape(len(gradients), -1))
+    if settings.eps_rule == "rank":
+        arrays = [_scaled(array) for array in arrays]
+    return np.multiply(*arrays) if len(arrays) == 2 else arrays[0]
+
+
+def dominant_channels(
+    norms: FloatArray, live: NDArray[np.bool_], percentile: float | None
+) -> NDArray[np.bool_]:
+    """Return which channels reach the percentile of the live channels' norms; none if it is None."""
+    if percentile is None or not live.any():
+        return np.zeros(len(norms), np.bool_)
+    return np.asarray(norms >= np.percentile(norms[live], percentile))
+
+
+def _labels(features: FloatArray, settings: Settings) -> NDArray[np.intp]:
+    """Cluster the (N, K) features of the channels that are neither dead nor dominant."""
+    count = len(features)
+    if settings.clusterer is not None:
+        return _foreign_labels(settings.clusterer, features)
+    if count == 1:
+        if settings.eps_rule == "float32":
+            raise InvalidInputError(
+                "a single channel is left to cluster, where the public code fails; use eps_rule='rank', "
+                "under which it is a cluster of its own"
+            )
+        return np.zeros(1, np.intp)
+    least = settings.eps_floor
+    if settings.eps_rule == "rank":
+        least *= float(np.median(np.sqrt(np.vecdot(features, features))))
+    adjacency, _ = neighbours(
+        features, percentile=settings.eps_percentile, least=least, rule=settings.eps_rule
+    )
+    min_samples = max(settings.min_samples_least, int(count * settings.min_samples_share))
+    return dbscan(adjacency, min_samples=min_samples)
+
+
+def _foreign_labels(clusterer: Clusterer, features: FloatArray) -> NDArray[np.intp]:
+    """Ask a clusterer of the user's; it is copied first, so that fitting leaves no trace on it."""
+    try:
+        labels = np.asarray(copy(clusterer).fit_predict(features))
+    except ValueError as error:
+        raise InvalidInputError(
+            f"{clusterer!r} failed on {len(features)} channels: {error}"
+        ) from error
+    if labels.shape != (len(features),) or labels.dtype.kind not in "iu":
+        raise InvalidInputError(
+            f"{clusterer!r} returned {labels.dtype} labels of shape {labels.shape}; "
+            f"wanted integers of shape ({len(features)},)"
+        )
+    return np.maximum(labels.astype(np.intp), NOISE)
+
+
+def _scaled(array: FloatArray) -> FloatArray:
+    """Divide by the power of two that brings the largest magnitude into [1/2, 1)."""
+    largest = max(float(array.max()), -float(array.min()))
+    exponent = int(np.frexp(largest)[1])
+    return array if exponent == 0 else np.ldexp(array, -exponent)

@@ -1,0 +1,252 @@
+"""Which channels are neighbours: exact answers at the price of one float32 matrix product.
+
+All pairwise squared distances are first computed approximately, with a proven bound on their error. A pair whose
+approximate distance is further than the bound from the radius is decided by it; the few pairs within the
+bound are computed again, directly and in float64. So the result is that of exact arithmetic, and the upper triangle
+of float32 values is the only large array.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from math import floor, log2
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cfcam_core.capture import FloatArray
+
+BLOCK = 128
+"""Rows of the distance matrix computed at a time: a multiple of 64; 128 rows stay in cache."""
+
+STRIDE = 29
+"""Every so many distances are sorted to bracket the wanted order statistic; a prime, against patterns."""
+
+UNIT = 2.0**-24
+"""Unit roundoff of float32."""
+
+_memory = threading.local()
+
+
+class Neighbours(NamedTuple):
+    """Result of `neighbours`."""
+
+    adjacency: NDArray[np.bool_]
+    """(N, N), symmetric, true on the diagonal. Valid until the next call in the same thread."""
+    radius: float
+    """Radius of DBSCAN that this adjacency belongs to."""
+
+
+class _Order(NamedTuple):
+    """Where a percentile lies among the sorted pair distances: between ranks `low` and `high`."""
+
+    low: int
+    high: int
+    share: float
+
+
+def neighbours(
+    features: FloatArray, *, percentile: float, least: float, rule: Literal["rank", "float32"]
+) -> Neighbours:
+    """Find the pairs of channels whose distance is at most a percentile of all distances.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (N, K)
+        One channel a row, N >= 2, of magnitudes whose squares neither overflow nor vanish in float32.
+    percentile : float
+        In 0 to 100, over all ordered pairs of different channels (numpy's ``linear`` definition).
+    least : float
+        Least radius, in units of the features.
+    rule : str
+        ``rank``: pair (i, j) is adjacent iff ``d2_ij <= d2_(k)``, the order statistic just below the percentile, both
+        in float64. ``float32``: radius interpolated between float32 distances; ``d2_ij`` in float64 is compared with the
+        square of the radius as scikit-learn 1.6 to 1.9 rounds it (to float32 for more than 15 features).
+
+    Returns
+    -------
+    Neighbours
+    """
+    table = _DistanceTable.of(features)
+    order = _order(len(features) * (len(features) - 1) // 2, percentile)
+    low, high = table.order_statistics(order)
+    slack = 2 * table.error
+    if rule == "float32":
+        relative = 2 * UNIT * (min(features.shape[1], 128) / 8 + log2(features.shape[1] + 1) + 8)
+        low, high = low - relative * max(low, 0), high + relative * max(high, 0)
+    band = table.band(low - slack, max(high, least * least) + slack)
+    squares = table.exact(band, np.float64)
+    if rule == "float32":
+        roots = np.sqrt(table.exact(band, np.float32))
+        radius = max(float(_interpolate(*_pick(roots, order, band.below), order.share)), least)
+        rounded = np.float32(radius)
+        limit = float(rounded * rounded) if features.shape[1] > 15 else radius * radius
+    else:
+        limit, above = (float(d) for d in _pick(squares, order, band.below))
+        radius = _interpolate(limit**0.5, above**0.5, order.share)
+        if radius < least:
+            radius, limit = least, least * least
+    return Neighbours(table.adjacency(band, squares <= limit), radius)
+
+
+def _order(pairs: int, percentile: float) -> _Order:
+    """Locate a percentile of the 2 m ordered pairs among the m sorted pair distances: each counts twice."""
+    place = (2 * pairs - 1) * (percentile / 100)
+    below = floor(place)
+    return _Order(below // 2, min((below + 1) // 2, pairs - 1), place - below)
+
+
+def _interpolate(low: Any, high: Any, share: float) -> Any:
+    """Interpolate linearly, rounding as ``numpy.percentile`` does."""
+    step = high - low
+    return low + step * share if share < 0.5 else high - step * (1 - share)
+
+
+def _pick(values: NDArray[Any], order: _Order, below: int) -> tuple[Any, Any]:
+    """Return the two order statistics of the whole table from the values inside a band."""
+    ordered = np.partition(values, order.high - below)
+    high = ordered[order.high - below]
+    if order.low == order.high:
+        return high, high
+    return ordered[: order.high - below].max(), high
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Band:
+    """The pairs (rows[p], columns[p]) that approximate distances cannot decide."""
+
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    lower: np.float32
+    below: int
+    """Number of pairs certainly nearer than all pairs of the band."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _DistanceTable:
+    """Approximate squared distances of all pairs i < j, in blocks of rows of the upper triangle."""
+
+    features: FloatArray
+    values: FloatArray
+    """Flat; entries on and below the diagonal are +inf."""
+    starts: NDArray[np.intp]
+    """Offset of each block in `values`."""
+    error: float
+    """Bound on |approximate - exact| of every entry."""
+
+    @classmethod
+    def of(cls, features: FloatArray) -> _DistanceTable:
+        """Compute ``|x|^2 - 2 <x, y> + |y|^2`` of centred features as one product [-2x, |x|^2, 1] [y, 1, |y|^2]^T.
+
+        Centring keeps a common offset from cancelling. Error bound (Higham 2002, section 3.1), u the unit roundoff,
+        n the largest squared norm, gamma_k = k u / (1 - k u): the product gives gamma_(K+2) 4 n, the two norms
+        gamma_K 2 n, the centring 8 u n.
+        """
+        count, size = features.shape
+        left = _scratch("left", count * (size + 2), np.float32).reshape(count, size + 2)
+        right = _scratch("right", count * (size + 2), np.float32).reshape(count, size + 2)
+        centred = right[:, :size]
+        np.subtract(
+            features, features.mean(axis=0, dtype=np.float64).astype(np.float32), out=centred
+        )
+        squares = np.einsum("ij,ij->i", centred, centred)
+        np.multiply(centred, -2, out=left[:, :size])
+        left[:, size], left[:, size + 1] = squares, 1
+        right[:, size], right[:, size + 1] = 1, squares
+        first = np.arange(0, count, BLOCK)
+        sizes = np.minimum(BLOCK, count - first) * (count - first)
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        values = _scratch("values", int(sizes.sum()), np.float32)
+        table = cls(features, values, starts, _error_bound(size, float(squares.max())))
+        for i, block in table.blocks():
+            np.matmul(left[i : i + len(block)], right[i:].T, out=block)
+            block[:, : len(block)][_lower(len(block))] = np.inf
+        return table
+
+    def blocks(self) -> list[tuple[int, FloatArray]]:
+        """Return for each block its first row i and a view (rows, N - i) of its values."""
+        count = len(self.features)
+        views = []
+        for i, start in zip(range(0, count, BLOCK), self.starts.tolist(), strict=True):
+            shape = (min(BLOCK, count - i), count - i)
+            views.append((i, self.values[start : start + shape[0] * shape[1]].reshape(shape)))
+        return views
+
+    def order_statistics(self, order: _Order) -> tuple[float, float]:
+        """Return two neighbouring order statistics of the approximate values.
+
+        A sorted sample brackets them; only what lies in the bracket is sorted on. If the sample misled, everything is.
+        """
+        sample = np.sort(self.values[::STRIDE])
+        centre = order.low / len(self.values) * len(sample)
+        margin = 2 * len(sample) ** 0.5 + 2  # over four standard deviations of a sampled rank
+        low = sample[max(int(centre - margin), 0)]
+        high = sample[min(int(centre + margin) + 1, len(sample) - 1)]
+        below = int(np.count_nonzero(self.values < low))
+        inside = self.values[(self.values >= low) & (self.values <= high)]
+        if not below <= order.low <= order.high < below + len(inside):
+            below, inside = 0, self.values
+        low, high = _pick(inside, order, below)
+        return float(low), float(high)
+
+    def band(self, low: float, high: float) -> _Band:
+        """Return the pairs whose approximate value lies in [low, high]."""
+        lower = np.nextafter(np.float32(low), np.float32(-np.inf))
+        upper = np.nextafter(np.float32(high), np.float32(np.inf))
+        near = np.less(self.values, lower, out=_scratch("near", self.values.size, np.bool_))
+        below = int(np.count_nonzero(near))
+        inside = np.less_equal(
+            self.values, upper, out=_scratch("inside", self.values.size, np.bool_)
+        )
+        flat = np.flatnonzero(np.not_equal(near, inside, out=inside))
+        block = np.searchsorted(self.starts, flat, side="right") - 1
+        row, column = np.divmod(flat - self.starts[block], len(self.features) - block * BLOCK)
+        return _Band(row + block * BLOCK, column + block * BLOCK, lower, below)
+
+    def exact(self, band: _Band, dtype: type[np.floating[Any]]) -> NDArray[Any]:
+        """Return squared distances of the band's pairs by direct differences in `dtype`."""
+        out = np.empty(len(band.rows), dtype)
+        chunk = max(1, 2**18 // self.features.shape[1])
+        for s in range(0, len(out), chunk):
+            d = self.features[band.rows[s : s + chunk]].astype(dtype, copy=False)
+            d = d - self.features[band.columns[s : s + chunk]].astype(dtype, copy=False)
+            out[s : s + chunk] = np.add.reduce(d * d, axis=1)
+        return out
+
+    def adjacency(self, band: _Band, near: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the symmetric matrix: below the band true, above it false, inside it as `near` says."""
+        count = len(self.features)
+        width = (count // 64 + 1 | 1) * 64  # rows an odd number of cache lines apart
+        matrix = _scratch("adjacency", count * width, np.bool_).reshape(count, width)[:, :count]
+        for i, block in self.blocks():
+            end = i + len(block)
+            np.less(block, band.lower, out=matrix[i:end, i:])
+            matrix[end:, i:end] = matrix[i:end, end:].T
+            square = matrix[i:end, i:end]
+            square |= square.T.copy()
+        matrix[band.rows, band.columns] = near
+        matrix[band.columns, band.rows] = near
+        matrix[np.arange(count), np.arange(count)] = True
+        return matrix
+
+
+def _error_bound(size: int, largest: float) -> float:
+    if size * UNIT > 0.1:
+        return float("inf")
+    gamma = (size + 2) * UNIT / (1 - (size + 2) * UNIT)
+    return (6 * gamma + 8 * UNIT) * largest
+
+
+def _lower(size: int) -> NDArray[np.bool_]:
+    return np.tri(size, dtype=np.bool_)
+
+
+def _scratch(name: str, size: int, dtype: type[Any]) -> NDArray[Any]:
+    """Return uninitialised memory of this thread, kept between calls: fresh pages cost more than the arithmetic."""
+    kept: dict[str, NDArray[np.uint8]] = _memory.__dict__
+    wanted = size * np.dtype(dtype).itemsize
+    if name not in kept or kept[name].size < wanted:
+        kept[name] = np.empty(wanted, np.uint8)
+    return kept[name][:wanted].view(dtype)

@@ -1,0 +1,38 @@
+"""Writing files so that a reader never meets one half written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from cfcam_core.errors import InvalidInputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of `path` once the block ends without an error.
+
+    The bytes go to a temporary file in the same folder, which an error removes; whatever stood at
+    `path` stays until the last moment.
+
+    Raises
+    ------
+    InvalidInputError
+        The folder does not exist, or `path` is a folder.
+    """
+    if not path.parent.is_dir():
+        raise InvalidInputError(
+            f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; create it first"
+        )
+    if path.is_dir():
+        raise InvalidInputError(f"cannot write {str(path)!r}: it is a folder; give a file name")
+    temporary = path.with_name(f".cfcam-{uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,50 @@
+"""Linear interpolation of maps over one, two or three axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cfcam_core.capture import FloatArray, read_only
+
+
+def resize(maps: NDArray[np.floating[Any]], size: Sequence[int]) -> FloatArray:
+    """Resize maps linearly (bilinearly, trilinearly), cell centres aligned.
+
+    Position ``i`` of the result lies at ``(i + 1/2) * n_in / n_out - 1/2`` of the input, clamped to the first
+    and last cell: PyTorch's ``interpolate(align_corners=False)`` and OpenCV's ``INTER_LINEAR``. No smoothing when shrinking.
+
+    Parameters
+    ----------
+    maps : ndarray of shape (N, *s)
+        Any number of axes after the first.
+    size : sequence of int
+        New length of each axis after the first.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, *size)
+        Values lie within those of `maps`.
+    """
+    out: NDArray[Any] = np.asarray(maps, np.float32)
+    for axis, (old, new) in enumerate(zip(out.shape[1:], size, strict=True), start=1):
+        if old != new:
+            out = np.moveaxis(np.moveaxis(out, axis, -1) @ interpolation(old, new).T, -1, axis)
+    return np.ascontiguousarray(out)
+
+
+@lru_cache(maxsize=64)
+def interpolation(old: int, new: int) -> FloatArray:
+    """Return the (new, old) matrix of linear interpolation with aligned cell centres; rows sum to one."""
+    place = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
+    left = np.minimum(place.astype(np.intp), max(old - 2, 0))
+    share = place - left
+    matrix = np.zeros((new, old), np.float32)
+    rows = np.arange(new)
+    matrix[rows, left] = 1 - share
+    matrix[rows, np.minimum(left + 1, old - 1)] += share.astype(np.float32)
+    return read_only(matrix)
