@@ -28,7 +28,7 @@ def save(explanation: Explanation, path: Path) -> None:
     Parameters
     ----------
     explanation : Explanation
-        Absent arrays are left out; `settings` become a JSON string, a clusterer in them its ``repr``.
+        Absent arrays are left out; `settings` become JSON, a clusterer in them its ``repr``.
     path : Path
         ``.npz`` is added where it is missing. The folder must exist.
 
@@ -46,7 +46,7 @@ def save(explanation: Explanation, path: Path) -> None:
     stored["layer"] = np.str_(explanation.layer)
     stored["method"] = np.str_(explanation.method)
     if explanation.settings is not None:
-        stored["settings"] = np.str_(_settings_json(explanation.settings))
+        stored["settings"] = np.str_(explanation.settings.to_json())
     with replacing(_with_suffix(path)) as file:
         np.savez(file, **stored)
 
@@ -54,9 +54,8 @@ def save(explanation: Explanation, path: Path) -> None:
 def load(path: Path) -> Explanation:
     """Read what `save` wrote.
 
-    Settings come back as `Settings`. A clusterer that was passed as an object comes back as None,
-    its ``repr`` stays readable in the file; settings that this version does not know come back as a
-    dict.
+    A clusterer that was passed as an object comes back as None; its ``repr`` stays readable in the
+    file. So do settings that this version does not know: then `settings` is None.
 
     Raises
     ------
@@ -70,9 +69,9 @@ def load(path: Path) -> Explanation:
         raise InvalidInputError(f"{str(path)!r} {what}; {HOW}")
     stored = _read(path)
     _check(stored, path)
+    arrays: dict[str, Any] = {name: stored.get(name) for name in (*ARRAYS, *OPTIONAL_ARRAYS)}
     return Explanation(
-        **{name: stored[name] for name in ARRAYS},
-        **{name: stored.get(name) for name in OPTIONAL_ARRAYS},
+        **arrays,
         status=tuple(stored["status"].tolist()),
         layer=str(stored["layer"]),
         method=str(stored["method"]),
@@ -84,28 +83,19 @@ def _with_suffix(path: Path) -> Path:
     return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
 
 
-def _settings_json(settings: Any) -> str:
-    return (
-        settings.to_json() if isinstance(settings, Settings) else json.dumps(settings, default=repr)
-    )
-
-
-def _settings(text: str) -> Settings | dict[str, Any] | None:
-    values: dict[str, Any] | None = json.loads(text)
-    if values is None:
-        return None
+def _settings(text: str) -> Settings | None:
     try:
-        return Settings(**{**values, "clusterer": None})
-    except (TypeError, InvalidInputError):
-        return values
+        return Settings(**{**json.loads(text), "clusterer": None})
+    except (TypeError, ValueError):  # of a later version: JSON and settings errors are ValueErrors
+        return None
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            return {}
-        with archive:
+        with path.open("rb") as file:  # ours to close: numpy leaves it open on a damaged archive
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                return {}
             return {name: archive[name] for name in archive.files}
     except (BadZipFile, ValueError, EOFError, OSError, KeyError, zlib.error) as error:
         raise InvalidInputError(

@@ -1,6 +1,7 @@
 """The waist: what a backend hands to the mathematics, checked once, here.
 
-Below this line everything is NumPy float32, batch first, channels next, then one, two or three spatial axes.
+Below this line everything is NumPy float32, batch first, channels next, then one, two or three
+spatial axes.
 """
 
 from __future__ import annotations
@@ -97,22 +98,28 @@ def real_array(values: Any, name: str) -> FloatArray:
     InvalidInputError
         Not numbers, complex, NaN or infinite; the message gives the first offending index.
     """
+    array = number_array(values, name)
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32, copy=False)
+    finite = np.isfinite(single)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise InvalidInputError(
+            f"{name} contain {int((~finite).sum())} values that are not finite in float32, the "
+            f"first at index {where}: {array[where]}; check the model's output or clean the array"
+        )
+    return read_only(single)
+
+
+def number_array(values: Any, name: str) -> NDArray[Any]:
+    """Return `values` as an array of real numbers, or raise `InvalidInputError`."""
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidInputError(f"{name} cannot be read as an array: {error}") from error
     if array.dtype.kind not in "fiub":
         raise InvalidInputError(f"{name} have dtype {array.dtype}; wanted real numbers")
-    with np.errstate(over="ignore"):
-        single = array.astype(np.float32, copy=False)
-    finite = np.isfinite(single)
-    if not finite.all():
-        where = tuple(int(i) for i in np.argwhere(~finite)[0]) if single.ndim else ()
-        raise InvalidInputError(
-            f"{name} contain {int((~finite).sum())} values that are not finite in float32, the first "
-            f"at index {where}: {array[where]}; check the model's output or clean the array"
-        )
-    return read_only(single)
+    return array
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

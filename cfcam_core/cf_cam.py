@@ -1,23 +1,22 @@
 """CF-CAM on one sample: cluster, average and filter within clusters, weigh, sum.
 
-The channels fall into groups that share a gradient or a direction (clusters, split by sign if asked) and channels that keep
-their own (dominant ones; noise where it is kept). Groups enter the map as products of small matrices, so no filtered
-gradient is ever written out channel by channel.
+The channels fall into groups that share a gradient or a direction (clusters, split by sign if
+asked) and channels that keep their own (dominant ones; noise where it is kept). Groups enter the
+map as products of small matrices, so no filtered gradient is ever written out channel by channel.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cfcam_core.cam import Cam, energy, near_one, rows
 from cfcam_core.capture import FloatArray
 from cfcam_core.clustering import DOMINANT, NOISE, cluster_channels
 from cfcam_core.errors import InvalidInputError
-from cfcam_core.filtering import filter_maps
-from cfcam_core.methods import Cam, projection
+from cfcam_core.filtering import filter_maps, filtered_means
 from cfcam_core.settings import Settings
 
 
@@ -27,8 +26,8 @@ class _Groups:
 
     members: FloatArray
     """(M, C): 1 where the channel belongs to the group, else 0."""
-    own: NDArray[np.intp]
-    """Channels that keep their own gradient."""
+    own: FloatArray
+    """(C,): 1 where the channel keeps its own gradient, else 0."""
 
 
 def cf_cam(activations: FloatArray, gradients: FloatArray, settings: Settings) -> Cam:
@@ -48,17 +47,31 @@ def cf_cam(activations: FloatArray, gradients: FloatArray, settings: Settings) -
     -----
     With groups k (clusters, or their halves by sign), members c in k, own channels o, positions i:
 
-    - ``average="gradients"``: ``g_k = filter(mean_c G_c)``. Softmax and linear weighting: ``L_i = sum_c w_c A_ci`` with raw weights
-      ``mean_i g_k`` or ``mean_i G_o``, for softmax passed through a softmax over all channels in the map. Element-wise:
-      ``L_i = sum_k g_ki sum_c A_ci + sum_o G_oi A_oi``.
-    - ``average="directions"`` (ours): contributions ``E_c = G_c A_c``, direction ``m_k = filter(sum_c E_c / |E_c|)``, brought to
-      length one; ``L_i = sum_k m_ki sum_c |E_c| + sum_o E_oi``.
-    - ``average="both"`` (ours): ``sign(a) sqrt(|a b|)`` of the two maps a, b where their signs agree, else 0.
+    - ``average="gradients"``: ``g_k = filter(mean_c G_c)``. Softmax and linear weighting: ``L_i =
+      sum_c w_c A_ci`` with raw weights ``mean_i g_k`` or ``mean_i G_o``, for softmax passed through
+      a softmax over all channels in the map. Element-wise: ``L_i = sum_k g_ki sum_c A_ci + sum_o
+      G_oi A_oi``.
+    - ``average="directions"`` (ours): contributions ``E_c = G_c A_c``, direction ``m_k =
+      filter(sum_c E_c / |E_c|)``, brought to length one; ``L_i = sum_k m_ki sum_c |E_c| + sum_o
+      E_oi``.
+    - ``average="both"`` (ours): ``sign(a) sqrt(|a b|)`` of the two maps a, b where their signs
+      agree, else 0.
 
     References
     ----------
-    CF-CAM, arXiv 2504.00060, version 2, section 3; the public code's steps as `cfcam_core.settings` names them.
+    CF-CAM, arXiv 2504.00060, version 2, section 3, and its public code; `cfcam_core.settings` says
+    which step comes from where.
     """
+    up_a = up_g = 0
+    if _is_homogeneous(settings):
+        (activations, up_a), (gradients, up_g) = near_one(activations), near_one(gradients)
+    cam = _cf_cam(activations, gradients, settings)
+    if up_a == up_g == 0:
+        return cam
+    return Cam(np.ldexp(cam.map, up_a + up_g), np.ldexp(cam.weights, up_g), cam.labels)
+
+
+def _cf_cam(activations: FloatArray, gradients: FloatArray, settings: Settings) -> Cam:
     labels = cluster_channels(activations, gradients, settings)
     if settings.filter == "public-code":
         _refuse_what_breaks_the_public_code(activations, labels)
@@ -68,76 +81,77 @@ def cf_cam(activations: FloatArray, gradients: FloatArray, settings: Settings) -
     if settings.average == "directions":
         return directed
     shared = _gradient_map(activations, gradients, labels, settings)
-    a, b = directed.map.astype(np.float64), shared.map.astype(np.float64)
-    mean = np.where(a * b > 0, np.sign(a) * np.sqrt(np.abs(a)) * np.sqrt(np.abs(b)), 0)
-    return Cam(mean.astype(np.float32), (directed.weights + shared.weights) / 2, labels)
+    product = directed.map.astype(np.float64) * shared.map
+    mean = np.where(product > 0, np.copysign(np.sqrt(np.abs(product)), shared.map), 0)
+    return Cam(mean, (directed.weights + shared.weights) / 2, labels)
+
+
+def _is_homogeneous(settings: Settings) -> bool:
+    """Say whether scaling activations or gradients merely scales the map.
+
+    The published settings are not of that kind: they compare with absolute numbers.
+    """
+    return (
+        settings.eps_rule == "rank"
+        and settings.filter != "public-code"
+        and settings.weighting != "softmax"
+    )
 
 
 def _gradient_map(
     activations: FloatArray, gradients: FloatArray, labels: NDArray[np.intp], settings: Settings
 ) -> Cam:
-    """Members of a group share the group's mean gradient."""
-    A, G = _rows(activations), _rows(gradients)
-    groups = _groups(labels, G if settings.sign_split else None, settings)
-    sizes = groups.members.sum(axis=1, keepdims=True)
-    means = (groups.members @ G / sizes).reshape(len(sizes), *activations.shape[1:])
-    shared = _rows(filter_maps(means, settings))
-    own = groups.own
+    """Let the members of a group share the group's mean gradient."""
+    A, G = rows(activations), rows(gradients)
+    total = G @ np.ones(G.shape[1], np.float32)
+    groups = _groups(labels, total < 0 if settings.sign_split else None, settings)
+    M, own = groups.members, groups.own
+    shape = (len(M), *activations.shape[1:])
+    means = (M @ G / M.sum(axis=1, keepdims=True)).reshape(shape)
     if settings.weighting == "element-wise":
-        terms = G[own] * A[own]
-        flat = np.vecdot(groups.members @ A, shared, axis=0) + terms.sum(axis=0)
-        weights = _group_projection(A, groups.members, shared)
-        weights[own] = projection(terms, A[own])
+        shared = rows(filter_maps(means, settings))
+        E = G * A
+        flat = np.einsum("kp,kp->p", M @ A, shared) + own @ E
+        inner = np.vecdot((A * A) @ shared.T, M.T) + own * np.vecdot(E, A)
+        weights = inner / energy(A)
     else:
-        weights = groups.members.T @ shared.mean(axis=1)
-        weights[own] = G[own].mean(axis=1)
+        weights = filtered_means(means, settings) @ M + own * total / G.shape[1]
         if settings.weighting == "softmax":
-            weights = _softmax(weights, (groups.members.any(axis=0)) | _mask(own, len(A)))
+            weights = _softmax(weights, M.any(axis=0) | (own > 0))
         flat = weights @ A
-    return Cam(flat.reshape(activations.shape[1:]), weights, labels)
+    return Cam(flat.reshape(shape[1:]), weights, labels)
 
 
 def _direction_map(
     activations: FloatArray, gradients: FloatArray, labels: NDArray[np.intp], settings: Settings
 ) -> Cam:
-    """Members of a group share the direction of their contributions; each keeps its length (ours)."""
-    A = _rows(activations)
-    E = _rows(gradients) * A
+    """Let a group share the direction of its contributions, each member keeping its length."""
+    A = rows(activations)
+    E = rows(gradients) * A
     groups = _groups(labels, None, settings)
+    M, own = groups.members, groups.own
+    shape = (len(M), *activations.shape[1:])
     lengths = np.sqrt(np.vecdot(E, E))
-    units = E / np.where(lengths > 0, lengths, 1)[:, None]
-    means = (groups.members @ units).reshape(len(groups.members), *activations.shape[1:])
-    directions = _rows(filter_maps(means, settings))
-    norms = np.sqrt(np.vecdot(directions, directions))
-    directions = directions / np.where(norms > 0, norms, 1)[:, None]
-    flat = (groups.members @ lengths) @ directions + E[groups.own].sum(axis=0)
-    inner = np.vecdot(groups.members.T @ directions, A) * lengths
-    inner[groups.own] = np.vecdot(E[groups.own], A[groups.own])
-    energy = np.vecdot(A, A)
-    weights = inner / np.where(energy > 0, energy, 1)
-    return Cam(flat.reshape(activations.shape[1:]), weights, labels)
+    inverse = np.divide(1, lengths, where=lengths > 0, out=np.zeros_like(lengths))
+    directions = rows(filter_maps((M * inverse @ E).reshape(shape), settings))
+    norms = np.sqrt(np.vecdot(directions, directions))[:, None]
+    directions = np.divide(directions, norms, where=norms > 0, out=np.zeros_like(directions))
+    flat = M @ lengths @ directions + own @ E
+    inner = np.vecdot(A @ directions.T, M.T) * lengths + own * np.vecdot(E, A)
+    return Cam(flat.reshape(shape[1:]), inner / energy(A), labels)
 
 
-def _groups(labels: NDArray[np.intp], sign_of: FloatArray | None, settings: Settings) -> _Groups:
-    """Make groups of clusters, split by the sign of the rows' means if `sign_of` is given."""
-    keys = labels
-    if sign_of is not None:
-        keys = np.where(labels >= 0, 2 * labels + (sign_of.mean(axis=1) < 0), labels)
-    members = keys == np.unique(keys[keys >= 0])[:, None]
+def _groups(
+    labels: NDArray[np.intp], negative: NDArray[np.bool_] | None, settings: Settings
+) -> _Groups:
+    """Make groups of the clusters, each split in two if `negative` tells the signs apart."""
+    keys = labels if negative is None else np.where(labels >= 0, 2 * labels + negative, labels)
+    members = keys == np.arange(keys.max() + 1)[:, None]
+    members = members[members.any(axis=1)]
     own = labels == DOMINANT
     if settings.noise == "keep" or not (len(members) or own.any()):  # never leave nothing at all
         own |= labels == NOISE
-    return _Groups(members.astype(np.float32), np.flatnonzero(own))
-
-
-def _group_projection(
-    activations: FloatArray, members: FloatArray, shared: FloatArray
-) -> FloatArray:
-    """Return `projection` of the terms ``shared_k * A_c`` without writing them out."""
-    squares = activations * activations
-    energy = squares.sum(axis=1)
-    inner = np.vecdot(squares @ shared.T, members.T)
-    return inner / np.where(energy > 0, energy, 1)
+    return _Groups(members.astype(np.float32), own.astype(np.float32))
 
 
 def _softmax(weights: FloatArray, used: NDArray[np.bool_]) -> FloatArray:
@@ -149,26 +163,16 @@ def _softmax(weights: FloatArray, used: NDArray[np.bool_]) -> FloatArray:
     return out
 
 
-def _rows(maps: FloatArray) -> FloatArray:
-    return maps.reshape(len(maps), prod(maps.shape[1:]))
-
-
-def _mask(indices: NDArray[np.intp], count: int) -> NDArray[np.bool_]:
-    mask = np.zeros(count, np.bool_)
-    mask[indices] = True
-    return mask
-
-
 def _refuse_what_breaks_the_public_code(activations: FloatArray, labels: NDArray[np.intp]) -> None:
-    """The public code loses an axis of maps one column wide, and ends without channels if all are noise."""
+    """Raise where that code loses the axis of maps one column wide, or is left without channels."""
     if (
         activations.ndim == 3
         and activations.shape[2] == 1 < activations.shape[1]
         and labels.max() >= 0
     ):
         raise InvalidInputError(
-            f"maps of shape {activations.shape[1:]} are one column wide, where the public code fails; "
-            "use another filter than 'public-code', or the default preset"
+            f"maps of shape {activations.shape[1:]} are one column wide, where the public code "
+            "fails; use another filter than 'public-code', or the default preset"
         )
     if (labels == NOISE).all():
         raise InvalidInputError(

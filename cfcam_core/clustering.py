@@ -1,4 +1,4 @@
-"""From one sample's arrays to a label for each channel: dominant (-2), noise (-1), or a cluster (>= 0)."""
+"""A label for each channel of a sample: dominant (-2), noise (-1), or a cluster (>= 0)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from copy import copy
 import numpy as np
 from numpy.typing import NDArray
 
+from cfcam_core.cam import near_one
 from cfcam_core.capture import FloatArray
 from cfcam_core.dbscan import dbscan
-from cfcam_core.distances import neighbours
+from cfcam_core.distances import interpolate, neighbours
 from cfcam_core.errors import InvalidInputError
 from cfcam_core.settings import Clusterer, Settings
 
@@ -36,15 +37,17 @@ def cluster_channels(
     Raises
     ------
     InvalidInputError
-        Under ``eps_rule="float32"`` where the public code fails: a single channel left to cluster, or values whose squares
-        overflow float32. From a passed clusterer that fails or returns labels of the wrong shape.
+        Under ``eps_rule="float32"`` where the public code fails: a single channel left to cluster,
+        or values whose squares overflow float32. From a passed clusterer that fails or returns
+        labels of the wrong shape.
     """
     features = channel_features(activations, gradients, settings)
-    norms = np.sqrt(np.add.reduce(features * features, axis=1))
+    with np.errstate(over="ignore"):
+        norms = np.sqrt(np.add.reduce(features * features, axis=1))
     if not np.isfinite(norms).all():
         raise InvalidInputError(
-            "activations are so large that their squares overflow float32, where the public code finds no cluster; "
-            "scale them down, or use eps_rule='rank'"
+            "activations are so large that their squares overflow float32, where the public code "
+            "finds no cluster; scale them down, or use eps_rule='rank'"
         )
     labels = np.full(len(features), NOISE, np.intp)
     live = norms > 0 if settings.drop_dead else np.ones(len(norms), np.bool_)
@@ -54,7 +57,7 @@ def cluster_channels(
     if len(rest):
         chosen = features[rest]
         if settings.unit_norm:
-            chosen = chosen / np.where(norms > 0, norms, 1)[rest, None]
+            chosen /= np.where(norms > 0, norms, 1)[rest, None]
         labels[rest] = _labels(chosen, settings)
     return labels
 
@@ -64,24 +67,28 @@ def channel_features(
 ) -> FloatArray:
     """Return what is compared between channels, shape (C, P), P the number of positions.
 
-    Under ``eps_rule="rank"`` the arrays are first scaled by a power of two, which changes no cluster and keeps squares from
-    overflowing or vanishing in float32.
+    Under ``eps_rule="rank"`` very large or small arrays are first scaled by a power of two, which
+    changes no cluster and keeps squares from overflowing or vanishing in float32.
     """
     arrays = [activations.reshape(len(activations), -1)]
     if settings.cluster_on == "contributions":
         arrays.append(gradients.reshape(len(gradients), -1))
     if settings.eps_rule == "rank":
-        arrays = [_scaled(array) for array in arrays]
+        arrays = [near_one(array)[0] for array in arrays]
     return np.multiply(*arrays) if len(arrays) == 2 else arrays[0]
 
 
 def dominant_channels(
     norms: FloatArray, live: NDArray[np.bool_], percentile: float | None
 ) -> NDArray[np.bool_]:
-    """Return which channels reach the percentile of the live channels' norms; none if it is None."""
+    """Return which channels reach that percentile of the live channels' norms, if any do."""
     if percentile is None or not live.any():
         return np.zeros(len(norms), np.bool_)
-    return np.asarray(norms >= np.percentile(norms[live], percentile))
+    ordered = np.sort(norms[live])
+    place = (len(ordered) - 1) * (percentile / 100)
+    at = int(place)
+    high = ordered[min(at + 1, len(ordered) - 1)]
+    return np.asarray(norms >= interpolate(ordered[at], high, place - at))
 
 
 def _labels(features: FloatArray, settings: Settings) -> NDArray[np.intp]:
@@ -92,8 +99,8 @@ def _labels(features: FloatArray, settings: Settings) -> NDArray[np.intp]:
     if count == 1:
         if settings.eps_rule == "float32":
             raise InvalidInputError(
-                "a single channel is left to cluster, where the public code fails; use eps_rule='rank', "
-                "under which it is a cluster of its own"
+                "a single channel is left to cluster, where the public code fails; "
+                "use eps_rule='rank', under which it is a cluster of its own"
             )
         return np.zeros(1, np.intp)
     least = settings.eps_floor
@@ -120,10 +127,3 @@ def _foreign_labels(clusterer: Clusterer, features: FloatArray) -> NDArray[np.in
             f"wanted integers of shape ({len(features)},)"
         )
     return np.maximum(labels.astype(np.intp), NOISE)
-
-
-def _scaled(array: FloatArray) -> FloatArray:
-    """Divide by the power of two that brings the largest magnitude into [1/2, 1)."""
-    largest = max(float(array.max()), -float(array.min()))
-    exponent = int(np.frexp(largest)[1])
-    return array if exponent == 0 else np.ldexp(array, -exponent)

@@ -1,15 +1,16 @@
 """Which channels are neighbours: exact answers at the price of one float32 matrix product.
 
-All pairwise squared distances are first computed approximately, with a proven bound on their error. A pair whose
-approximate distance is further than the bound from the radius is decided by it; the few pairs within the
-bound are computed again, directly and in float64. So the result is that of exact arithmetic, and the upper triangle
-of float32 values is the only large array.
+All pairwise squared distances are first computed approximately, with a proven bound on their error.
+A pair whose approximate distance is further than the bound from the radius is decided by it; the
+few pairs within the bound are computed again, directly and in float64. So the result is that of
+exact arithmetic, and the upper triangle of float32 values is the only large array.
 """
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from math import floor, log2
 from typing import Any, Literal, NamedTuple
 
@@ -18,11 +19,13 @@ from numpy.typing import NDArray
 
 from cfcam_core.capture import FloatArray
 
-BLOCK = 128
-"""Rows of the distance matrix computed at a time: a multiple of 64; 128 rows stay in cache."""
+BLOCK = 64
+"""Rows of the distance matrix computed at a time: a multiple of 64 that keeps the waste below the
+diagonal small."""
 
 STRIDE = 29
-"""Every so many distances are sorted to bracket the wanted order statistic; a prime, against patterns."""
+"""Every so many distances are sorted to bracket the wanted order statistic; a prime, against
+patterns."""
 
 UNIT = 2.0**-24
 """Unit roundoff of float32."""
@@ -55,15 +58,17 @@ def neighbours(
     Parameters
     ----------
     features : ndarray of float32, shape (N, K)
-        One channel a row, N >= 2, of magnitudes whose squares neither overflow nor vanish in float32.
+        One channel a row, N >= 2, of magnitudes whose squares neither overflow nor vanish in
+        float32.
     percentile : float
         In 0 to 100, over all ordered pairs of different channels (numpy's ``linear`` definition).
     least : float
         Least radius, in units of the features.
     rule : str
-        ``rank``: pair (i, j) is adjacent iff ``d2_ij <= d2_(k)``, the order statistic just below the percentile, both
-        in float64. ``float32``: radius interpolated between float32 distances; ``d2_ij`` in float64 is compared with the
-        square of the radius as scikit-learn 1.6 to 1.9 rounds it (to float32 for more than 15 features).
+        ``rank``: pair (i, j) is adjacent iff ``d2_ij <= d2_(k)``, the order statistic just below
+        the percentile, both in float64. ``float32``: radius interpolated between float32 distances;
+        ``d2_ij`` in float64 is compared with the square of the radius as scikit-learn 1.6 to 1.9
+        rounds it (to float32 for more than 15 features).
 
     Returns
     -------
@@ -71,34 +76,29 @@ def neighbours(
     """
     table = _DistanceTable.of(features)
     order = _order(len(features) * (len(features) - 1) // 2, percentile)
-    low, high = table.order_statistics(order)
-    slack = 2 * table.error
-    if rule == "float32":
-        relative = 2 * UNIT * (min(features.shape[1], 128) / 8 + log2(features.shape[1] + 1) + 8)
-        low, high = low - relative * max(low, 0), high + relative * max(high, 0)
-    band = table.band(low - slack, max(high, least * least) + slack)
+    band = table.band(order, least, _rounding(features.shape[1]) if rule == "float32" else 0.0)
     squares = table.exact(band, np.float64)
     if rule == "float32":
         roots = np.sqrt(table.exact(band, np.float32))
-        radius = max(float(_interpolate(*_pick(roots, order, band.below), order.share)), least)
+        radius = max(float(interpolate(*_pick(roots, order, band.below), order.share)), least)
         rounded = np.float32(radius)
         limit = float(rounded * rounded) if features.shape[1] > 15 else radius * radius
     else:
         limit, above = (float(d) for d in _pick(squares, order, band.below))
-        radius = _interpolate(limit**0.5, above**0.5, order.share)
+        radius = interpolate(limit**0.5, above**0.5, order.share)
         if radius < least:
             radius, limit = least, least * least
     return Neighbours(table.adjacency(band, squares <= limit), radius)
 
 
 def _order(pairs: int, percentile: float) -> _Order:
-    """Locate a percentile of the 2 m ordered pairs among the m sorted pair distances: each counts twice."""
+    """Locate a percentile of all ordered pairs among the sorted pair distances."""
     place = (2 * pairs - 1) * (percentile / 100)
     below = floor(place)
     return _Order(below // 2, min((below + 1) // 2, pairs - 1), place - below)
 
 
-def _interpolate(low: Any, high: Any, share: float) -> Any:
+def interpolate(low: Any, high: Any, share: float) -> Any:
     """Interpolate linearly, rounding as ``numpy.percentile`` does."""
     step = high - low
     return low + step * share if share < 0.5 else high - step * (1 - share)
@@ -138,19 +138,18 @@ class _DistanceTable:
 
     @classmethod
     def of(cls, features: FloatArray) -> _DistanceTable:
-        """Compute ``|x|^2 - 2 <x, y> + |y|^2`` of centred features as one product [-2x, |x|^2, 1] [y, 1, |y|^2]^T.
+        """Compute ``|x|^2 - 2 <x, y> + |y|^2`` of centred features as one matrix product.
 
-        Centring keeps a common offset from cancelling. Error bound (Higham 2002, section 3.1), u the unit roundoff,
-        n the largest squared norm, gamma_k = k u / (1 - k u): the product gives gamma_(K+2) 4 n, the two norms
+        Its factors are ``[-2x, |x|^2, 1]`` and ``[y, 1, |y|^2]``. Centring keeps a common offset
+        from cancelling. Error bound (Higham 2002, section 3.1), u the unit roundoff, n the largest
+        squared norm, gamma_k = k u / (1 - k u): the product gives gamma_(K+2) 4 n, the two norms
         gamma_K 2 n, the centring 8 u n.
         """
         count, size = features.shape
         left = _scratch("left", count * (size + 2), np.float32).reshape(count, size + 2)
         right = _scratch("right", count * (size + 2), np.float32).reshape(count, size + 2)
         centred = right[:, :size]
-        np.subtract(
-            features, features.mean(axis=0, dtype=np.float64).astype(np.float32), out=centred
-        )
+        np.subtract(features, features.mean(axis=0), out=centred)
         squares = np.einsum("ij,ij->i", centred, centred)
         np.multiply(centred, -2, out=left[:, :size])
         left[:, size], left[:, size + 1] = squares, 1
@@ -174,36 +173,47 @@ class _DistanceTable:
             views.append((i, self.values[start : start + shape[0] * shape[1]].reshape(shape)))
         return views
 
-    def order_statistics(self, order: _Order) -> tuple[float, float]:
-        """Return two neighbouring order statistics of the approximate values.
+    def band(self, order: _Order, least: float, relative: float) -> _Band:
+        """Return the pairs whose place on either side of the radius approximate values cannot tell.
 
-        A sorted sample brackets them; only what lies in the bracket is sorted on. If the sample misled, everything is.
+        These are the pairs near the order statistics, twice the error bound to either side, widened
+        by a relative rounding error and up to the least radius. A sorted sample brackets them, so
+        that only a few percent of the values are looked at more than once; if the sample misled,
+        all are.
         """
-        sample = np.sort(self.values[::STRIDE])
-        centre = order.low / len(self.values) * len(sample)
-        margin = 2 * len(sample) ** 0.5 + 2  # over four standard deviations of a sampled rank
-        low = sample[max(int(centre - margin), 0)]
-        high = sample[min(int(centre + margin) + 1, len(sample) - 1)]
-        below = int(np.count_nonzero(self.values < low))
-        inside = self.values[(self.values >= low) & (self.values <= high)]
-        if not below <= order.low <= order.high < below + len(inside):
-            below, inside = 0, self.values
-        low, high = _pick(inside, order, below)
-        return float(low), float(high)
 
-    def band(self, low: float, high: float) -> _Band:
-        """Return the pairs whose approximate value lies in [low, high]."""
-        lower = np.nextafter(np.float32(low), np.float32(-np.inf))
-        upper = np.nextafter(np.float32(high), np.float32(np.inf))
-        near = np.less(self.values, lower, out=_scratch("near", self.values.size, np.bool_))
-        below = int(np.count_nonzero(near))
-        inside = np.less_equal(
-            self.values, upper, out=_scratch("inside", self.values.size, np.bool_)
+        def widened(low: Any, high: Any) -> tuple[np.float32, np.float32]:
+            down, up = np.float32(-np.inf), np.finfo(np.float32).max
+            low, high = min(float(low), float(up)), min(float(high), float(up))
+            low -= relative * abs(low) + 2 * self.error
+            high = min(max(high + relative * abs(high), least**2) + 2 * self.error, float(up))
+            return np.nextafter(np.float32(low), down), min(np.nextafter(np.float32(high), up), up)
+
+        sample = np.sort(self.values[::STRIDE])
+        centre = order.low / self.values.size * sample.size
+        margin = 2 * sample.size**0.5 + 2  # over four standard deviations of a sampled rank
+        bracket = (
+            sample[max(int(centre - margin), 0)],
+            sample[min(int(centre + margin) + 1, sample.size - 1)],
         )
-        flat = np.flatnonzero(np.not_equal(near, inside, out=inside))
+        flat, below = self._between(*widened(*bracket))
+        if not below <= order.low <= order.high < below + flat.size:
+            flat, below = self._between(np.float32(-np.inf), np.finfo(np.float32).max)
+        values = self.values[flat]
+        lower, upper = widened(*_pick(values, order, below))
+        below += int(np.count_nonzero(values < lower))
+        flat = flat[(values >= lower) & (values <= upper)]
         block = np.searchsorted(self.starts, flat, side="right") - 1
         row, column = np.divmod(flat - self.starts[block], len(self.features) - block * BLOCK)
         return _Band(row + block * BLOCK, column + block * BLOCK, lower, below)
+
+    def _between(self, lower: np.float32, upper: np.float32) -> tuple[NDArray[np.intp], int]:
+        """Return the places of values in [lower, upper] and the number of those below."""
+        near = np.less(self.values, lower, out=_scratch("near", self.values.size, np.bool_))
+        below = int(np.count_nonzero(near))
+        inside = _scratch("inside", self.values.size, np.bool_)
+        np.less_equal(self.values, upper, out=inside)
+        return np.flatnonzero(np.not_equal(near, inside, out=inside)), below
 
     def exact(self, band: _Band, dtype: type[np.floating[Any]]) -> NDArray[Any]:
         """Return squared distances of the band's pairs by direct differences in `dtype`."""
@@ -216,7 +226,7 @@ class _DistanceTable:
         return out
 
     def adjacency(self, band: _Band, near: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return the symmetric matrix: below the band true, above it false, inside it as `near` says."""
+        """Return the symmetric matrix: true below the band, inside it as `near` says."""
         count = len(self.features)
         width = (count // 64 + 1 | 1) * 64  # rows an odd number of cache lines apart
         matrix = _scratch("adjacency", count * width, np.bool_).reshape(count, width)[:, :count]
@@ -232,21 +242,32 @@ class _DistanceTable:
         return matrix
 
 
+def _rounding(size: int) -> float:
+    """Bound the relative error of a sum of `size` squares as NumPy adds them in float32."""
+    return 2 * UNIT * (min(size, 128) / 8 + log2(size + 1) + 8)
+
+
 def _error_bound(size: int, largest: float) -> float:
-    if size * UNIT > 0.1:
+    if size * UNIT > 0.1:  # the bound no longer holds: let every pair be computed exactly
         return float("inf")
     gamma = (size + 2) * UNIT / (1 - (size + 2) * UNIT)
     return (6 * gamma + 8 * UNIT) * largest
 
 
+@lru_cache(maxsize=8)
 def _lower(size: int) -> NDArray[np.bool_]:
     return np.tri(size, dtype=np.bool_)
 
 
 def _scratch(name: str, size: int, dtype: type[Any]) -> NDArray[Any]:
-    """Return uninitialised memory of this thread, kept between calls: fresh pages cost more than the arithmetic."""
+    """Return uninitialised memory that this thread keeps: fresh pages cost more than arithmetic."""
     kept: dict[str, NDArray[np.uint8]] = _memory.__dict__
     wanted = size * np.dtype(dtype).itemsize
     if name not in kept or kept[name].size < wanted:
         kept[name] = np.empty(wanted, np.uint8)
     return kept[name][:wanted].view(dtype)
+
+
+def release_scratch() -> None:
+    """Give back the working memory that this thread keeps between calls."""
+    _memory.__dict__.clear()

@@ -1,6 +1,7 @@
 """Every error a user can meet, each also a subclass of the builtin it refines.
 
-A message says what came, what is allowed and what to do. Errors are raised at the public edge, once.
+A message says what came, what is allowed and what to do. Errors are raised at the public edge,
+once.
 """
 
 from __future__ import annotations
@@ -28,3 +29,7 @@ class UnsupportedOpError(CfcamError, NotImplementedError):
 
 class InvalidInputError(CfcamError, ValueError):
     """An array, an image, a model file, a class index or a setting is not usable as given."""
+
+
+class BlankMapWarning(UserWarning):
+    """A heatmap shows nothing; the message names the samples and the reason."""

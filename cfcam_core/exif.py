@@ -1,8 +1,8 @@
 """The one thing wanted of EXIF: which way up a picture is.
 
 OpenCV applies the orientation only when it also drops the alpha channel, and which formats it reads
-it from depends on its version. So the tag is read here, from JPEG (APP1), PNG (eXIf) and WebP (EXIF)
-files; TIFF files are turned by OpenCV's decoder itself, always.
+it from depends on its version. So the tag is read here: JPEG (APP1), PNG (eXIf), WebP (EXIF).
+TIFF files are turned by OpenCV's decoder itself, always.
 """
 
 from __future__ import annotations

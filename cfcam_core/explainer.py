@@ -1,4 +1,4 @@
-"""The two front doors: `explain` for a model, `explain_arrays` for arrays. Both end in the same few lines."""
+"""The two front doors: `explain` for a model, `explain_arrays` for arrays."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cfcam_core.capture import Capture, FloatArray, real_array
-from cfcam_core.errors import InvalidInputError
+from cfcam_core.cam import Cam
+from cfcam_core.capture import Capture, FloatArray, number_array
+from cfcam_core.errors import BlankMapWarning, InvalidInputError
 from cfcam_core.explanation import Explanation, Status
 from cfcam_core.fusion import fuse
-from cfcam_core.methods import Cam, find_method
+from cfcam_core.methods import find_method
 from cfcam_core.registry import open_model
 from cfcam_core.resize import resize
-from cfcam_core.settings import Settings
+from cfcam_core.settings import PRESETS, Settings
 
 
 def explain(
@@ -35,15 +36,18 @@ def explain(
     Parameters
     ----------
     model : object, str or path
-        A PyTorch module, a Keras model, an ``onnx.ModelProto``, a path to a model file, or an opened `Backend`.
+        A PyTorch module, a Keras model, an ``onnx.ModelProto``, a path to a model file, or an
+        opened `Backend`.
     inputs : array_like
-        Batch in the model's own layout, already preprocessed; one unbatched sample where that is unambiguous.
+        Batch in the model's own layout, already preprocessed; one unbatched sample where that is
+        unambiguous.
     layer : str, int, layer object, list of these, or None
-        Where to look: a name, an index into ``open_model(model).layers()``, an object of the framework. A
-        list fuses several layers (see `cfcam_core.fusion.fuse`). None: the last layer with a spatial grid.
+        Where to look: a name, an index into ``open_model(model).layers()``, an object of the
+        framework. A list fuses several layers (see `cfcam_core.fusion.fuse`). None: the last layer
+        with a spatial grid.
     target : None, int, sequence of int, or callable
-        Class to explain: the best of each sample, one for all, one for each, or a function of the scores
-        (see `cfcam_core.targets.resolve_targets`).
+        Class to explain: the best of each sample, one for all, one for each, or a function of the
+        scores (see `cfcam_core.targets.resolve_targets`).
     method : str
         One of `methods`.
     settings : Settings, optional
@@ -67,7 +71,7 @@ def explain(
 
     Warns
     -----
-    UserWarning
+    BlankMapWarning
         A map is blank: the message names the sample and the reason.
 
     Examples
@@ -101,8 +105,8 @@ def explain_arrays(
     Parameters
     ----------
     activations : array_like
-        Output of a layer. With ``spatial_dims=None``, 2 axes are one sample (C, T), 3 one (C, H, W), 4 a batch
-        (N, C, H, W) and 5 a batch (N, C, D, H, W).
+        Output of a layer. With ``spatial_dims=None``, 2 axes are one sample (C, T), 3 one (C, H,
+        W), 4 a batch (N, C, H, W) and 5 a batch (N, C, D, H, W).
     gradients : array_like
         Gradient of the explained logit with respect to `activations`, same shape.
     method, settings : optional
@@ -126,11 +130,11 @@ def explain_arrays(
 
     Warns
     -----
-    UserWarning
+    BlankMapWarning
         A map is blank: the message names the sample and the reason.
     """
-    A = _batch(real_array(activations, "activations"), spatial_dims, channels_last=channels_last)
-    G = _batch(real_array(gradients, "gradients"), spatial_dims, channels_last=channels_last)
+    A = _batch(number_array(activations, "activations"), spatial_dims, channels_last=channels_last)
+    G = _batch(number_array(gradients, "gradients"), spatial_dims, channels_last=channels_last)
     return _warned(_finish(Capture(A, G), method, _settings(settings), size))
 
 
@@ -142,13 +146,22 @@ def _finish(
     cams = [
         run(A, G, settings) for A, G in zip(capture.activations, capture.gradients, strict=True)
     ]
-    maps = np.stack([cam.map for cam in cams]).astype(np.float32)
+    with np.errstate(over="ignore"):
+        maps = np.stack([cam.map for cam in cams]).astype(np.float32)
+        weights = np.stack([cam.weights for cam in cams]).astype(np.float32)
+    for n in range(len(cams)):
+        if not (np.isfinite(maps[n]).all() and np.isfinite(weights[n]).all()):
+            raise InvalidInputError(
+                f"the map of sample {n} overflows float32: activations reach "
+                f"{np.abs(capture.activations[n]).max():.3g} and gradients "
+                f"{np.abs(capture.gradients[n]).max():.3g}; scale them down"
+            )
     return Explanation(
         heatmaps=heatmaps(maps, _size(size, capture)),
         maps=maps,
-        weights=np.stack([cam.weights for cam in cams]).astype(np.float32),
+        weights=weights,
         labels=_stacked_labels(cams),
-        targets=capture.targets,
+        targets=np.asarray(capture.targets),
         scores=capture.scores,
         status=tuple(
             status(m, influential=bool(G.any()))
@@ -198,11 +211,9 @@ def _warned(explanation: Explanation) -> Explanation:
     for reason, meaning in _REASONS.items():
         samples = [n for n, s in enumerate(explanation.status) if s == reason]
         if samples:
-            warnings.warn(
-                f"the map of sample {', '.join(map(str, samples))} shows nothing ({reason}): {meaning}",
-                UserWarning,
-                stacklevel=3,
-            )
+            names = ", ".join(map(str, samples))
+            message = f"the map of sample {names} shows nothing ({reason}): {meaning}"
+            warnings.warn(message, BlankMapWarning, stacklevel=3)
     return explanation
 
 
@@ -213,10 +224,11 @@ def _stacked_labels(cams: Sequence[Cam]) -> NDArray[np.intp] | None:
 
 def _settings(settings: Settings | None) -> Settings:
     if settings is None:
-        return Settings()
+        return PRESETS["default"]
     if not isinstance(settings, Settings):
         raise InvalidInputError(
-            f"settings is a {type(settings).__name__}; pass a Settings, such as Settings.preset('paper')"
+            f"settings is a {type(settings).__name__}; "
+            "pass a Settings, such as Settings.preset('paper')"
         )
     return settings
 
@@ -230,12 +242,13 @@ def _size(size: Sequence[int] | None, capture: Capture) -> tuple[int, ...]:
         isinstance(n, int | np.integer) and n > 0 for n in wanted
     ):
         raise InvalidInputError(
-            f"size={size!r} does not fit maps of shape {spatial}; wanted {len(spatial)} positive integers"
+            f"size={size!r} does not fit maps of shape {spatial}; "
+            f"wanted {len(spatial)} positive integers"
         )
     return tuple(int(n) for n in wanted)
 
 
-def _batch(array: FloatArray, spatial_dims: int | None, *, channels_last: bool) -> FloatArray:
+def _batch(array: NDArray[Any], spatial_dims: int | None, *, channels_last: bool) -> NDArray[Any]:
     """Bring an array to (N, C, *s)."""
     if spatial_dims is None:
         single = array.ndim in {2, 3}

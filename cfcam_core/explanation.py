@@ -24,17 +24,19 @@ FORMAT = 1
 class Explanation:
     """Heatmaps of a batch with everything they were made from. Arrays are read-only.
 
-    ``len(e)`` is the number of samples; ``e[i]`` and ``e[a:b]`` are explanations of those samples, the batch
-    axis kept.
+    ``len(e)`` is the number of samples; ``e[i]`` and ``e[a:b]`` are explanations of those samples,
+    the batch axis kept.
     """
 
     heatmaps: FloatArray
-    """(N, *size) float32 in [0, 1]: the positive part of the map, upsampled, divided by its own maximum."""
+    """(N, *size) float32 in [0, 1]: the positive part of the map, upsampled, divided by its own
+    maximum."""
     maps: FloatArray
     """(N, *s) float32, signed, at the layer's resolution, before ReLU and upsampling."""
     weights: FloatArray
-    """(N, C) float32: what each channel's activations were multiplied by. Where the factor differs from position to
-    position it is the projection ``<term, activation> / <activation, activation>`` of the channel's term in the map."""
+    """(N, C) float32: what each channel's activations were multiplied by. Where the factor differs
+    from position to position it is the projection ``<term, activation> / <activation, activation>``
+    of the channel's term in the map."""
     labels: NDArray[np.intp] | None
     """(N, C): -2 dominant, -1 noise, >= 0 cluster; None for methods that do not cluster."""
     targets: NDArray[np.intp]
@@ -42,12 +44,13 @@ class Explanation:
     scores: FloatArray | None
     """(N, K) logits, where they are known."""
     status: tuple[Status, ...]
-    """Per sample: ``ok``; ``zero_gradient``, the score does not depend on the layer; ``all_negative``, all evidence is against
-    the class; ``flat``, every position is equal."""
+    """Per sample: ``ok``; ``zero_gradient``, the score does not depend on the layer;
+    ``all_negative``, all evidence is against the class; ``flat``, every position is equal."""
     layer: str = ""
     method: str = "cf-cam"
     settings: Settings | None = None
-    """What made the maps; None for methods without settings. A `clusterer` does not survive `save`."""
+    """What made the maps; None for methods without settings. A `clusterer` does not survive
+    `save`."""
 
     def __post_init__(self) -> None:
         for name in ("heatmaps", "maps", "weights", "labels", "targets", "scores"):
@@ -90,8 +93,8 @@ class Explanation:
         Parameters
         ----------
         image : array_like of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
-            uint8, uint16, or float in [0, 1]; RGB. For several samples with a leading axis N. The heatmap is
-            resized to it.
+            uint8, uint16, or float in [0, 1]; RGB. For several samples with a leading axis N. The
+            heatmap is resized to it.
         alpha : float
             Share of the heatmap's colour, 0 to 1.
 
@@ -106,7 +109,8 @@ class Explanation:
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to a ``.npz`` file that plain ``numpy.load`` reads; replaces atomically.
 
-        Keys are the field names; `settings` is a JSON string, absent arrays are left out. A path without the suffix gets it.
+        Keys are the field names; `settings` is a JSON string, absent arrays are left out. A path
+        without the suffix gets it.
         """
         from cfcam_core.archive import save
 

@@ -1,13 +1,15 @@
-"""Filters on gradient maps of shape (M, *s): Gaussian, bilateral, and what the public code calls bilateral."""
+"""Filters on gradient maps of shape (M, *s), and what the public code calls bilateral."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cfcam_core.capture import FloatArray, read_only
+from cfcam_core.resize import along
 from cfcam_core.settings import Settings
 
 
@@ -24,11 +26,20 @@ def filter_maps(maps: FloatArray, settings: Settings) -> FloatArray:
     return np.stack(filtered).astype(np.float32)
 
 
+def filtered_means(maps: FloatArray, settings: Settings) -> FloatArray:
+    """Return the mean of each filtered map, shape (M,): all that a weighting by channel needs."""
+    if settings.filter == "public-code":
+        widths = {"sigma_spatial": settings.sigma_spatial, "sigma_range": settings.sigma_range}
+        return np.array([public_code_filter_mean(g, **widths) for g in maps], np.float32)
+    flat = filter_maps(maps, settings).reshape(len(maps), prod(maps.shape[1:]))
+    return np.asarray(flat.mean(axis=1))
+
+
 def gaussian(maps: FloatArray, *, sigma: float) -> FloatArray:
     """Smooth along every axis after the first with a Gaussian, renormalised at the border.
 
-    ``out_i = sum_j w_ij g_j / sum_j w_ij`` with ``w_ij = exp(-|i - j|^2 / (2 sigma^2))``, separable, not truncated.
-    A constant map stays as it is; values stay within those of the input.
+    ``out_i = sum_j w_ij g_j / sum_j w_ij`` with ``w_ij = exp(-|i - j|^2 / (2 sigma^2))``,
+    separable, not truncated. A constant map stays as it is; values stay within those of the input.
 
     Parameters
     ----------
@@ -38,7 +49,7 @@ def gaussian(maps: FloatArray, *, sigma: float) -> FloatArray:
     """
     out = maps
     for axis, length in enumerate(maps.shape[1:], start=1):
-        out = np.moveaxis(np.moveaxis(out, axis, -1) @ _smoothing(length, sigma).T, -1, axis)
+        out = along(_smoothing(length, sigma), out, axis)
     return out
 
 
@@ -47,8 +58,9 @@ def bilateral(
 ) -> NDArray[np.float64]:
     """Smooth where values are alike, keep edges (Tomasi and Manduchi 1998).
 
-    ``out_i = sum_j w_ij g_j / sum_j w_ij``, ``w_ij = exp(-|i - j|^2 / (2 sigma_spatial^2) - (g_i - g_j)^2 / (2 r^2))``, with
-    ``r = sigma_range * std(g)``, so that scaling the gradients scales the result (the relative width is ours).
+    ``out_i = sum_j w_ij g_j / sum_j w_ij``, ``w_ij = exp(-|i - j|^2 / (2 sigma_spatial^2) - (g_i -
+    g_j)^2 / (2 r^2))``, with ``r = sigma_range * std(g)``, so that scaling the gradients scales the
+    result (the relative width is ours).
 
     Parameters
     ----------
@@ -78,9 +90,10 @@ def public_code_filter(
 ) -> NDArray[np.float64]:
     """Correlate a gradient with one global kernel made from itself, as the public code does.
 
-    ``w_i = exp(-|i - s/2|^2 / (2 sigma_spatial^2)) exp(-(g_i - mean g)^2 / (2 sigma_range^2))``, ``w /= sum(w) + 1e-6``; the
-    result is the cross-correlation of g with w, zero-padded, anchored at ``(n - 1) // 2`` of each axis. Despite its name in
-    that code it keeps no edges, and the padding shrinks it towards the border.
+    ``w_i = exp(-|i - s/2|^2 / (2 sigma_spatial^2)) exp(-(g_i - mean g)^2 / (2 sigma_range^2))``,
+    ``w /= sum(w) + 1e-6``; the result is the cross-correlation of g with w, zero-padded, anchored
+    at ``(n - 1) // 2`` of each axis. Despite its name in that code it keeps no edges, and the
+    padding shrinks it towards the border.
 
     Parameters
     ----------
@@ -90,17 +103,48 @@ def public_code_filter(
     sigma_range : float
         In units of `gradient`.
     """
-    from scipy.signal import correlate
+    from scipy.signal import fftconvolve
 
+    kernel = _public_code_kernel(gradient, sigma_spatial, sigma_range)
+    full = fftconvolve(gradient.astype(np.float64), np.flip(kernel), mode="full")
+    return np.asarray(full[tuple(slice(n // 2, n // 2 + n) for n in gradient.shape)])
+
+
+def public_code_filter_mean(
+    gradient: FloatArray, *, sigma_spatial: float, sigma_range: float
+) -> float:
+    """Return the mean of `public_code_filter` without computing it.
+
+    Every value g_l meets the kernel entries whose shift keeps it inside the map, so the mean is
+    ``<g, S> / size`` with S the kernel summed over a window along each axis.
+    """
+    window_sums = _public_code_kernel(gradient, sigma_spatial, sigma_range)
+    for axis, length in enumerate(gradient.shape):
+        window_sums = along(_windows(length), window_sums, axis)
+    return float((gradient * window_sums).mean())
+
+
+def _public_code_kernel(
+    gradient: FloatArray, sigma_spatial: float, sigma_range: float
+) -> NDArray[np.float64]:
     g = gradient.astype(np.float64)
-    axes = np.indices(g.shape, dtype=np.float64)
-    centre = np.array(g.shape).reshape(-1, *[1] * g.ndim) / 2
-    exponent = ((axes - centre) ** 2).sum(axis=0) / (2 * sigma_spatial**2)
-    exponent += (g - g.mean()) ** 2 / (2 * sigma_range**2)
-    kernel = np.exp(-exponent)
-    kernel /= kernel.sum() + 1e-6
-    full = correlate(g, kernel, mode="full")
-    return np.asarray(full[tuple(slice(n // 2, n // 2 + n) for n in g.shape)])
+    exponent = (g - g.mean()) ** 2 / (2 * sigma_range**2)
+    kernel = _bell(g.shape, sigma_spatial) * np.exp(-exponent)
+    return np.asarray(kernel / (kernel.sum() + 1e-6))
+
+
+@lru_cache(maxsize=64)
+def _windows(length: int) -> NDArray[np.float64]:
+    """Return the matrix whose entry (l, a) tells whether kernel entry a ever meets position l."""
+    shift = np.arange(length)[:, None] - np.arange(length) + (length - 1) // 2
+    return read_only(((shift >= 0) & (shift < length)).astype(np.float64))
+
+
+@lru_cache(maxsize=64)
+def _bell(shape: tuple[int, ...], sigma: float) -> NDArray[np.float64]:
+    """Return a Gaussian around half the length of each axis, where the public code centres it."""
+    centre = np.array(shape).reshape(-1, *[1] * len(shape)) / 2
+    return read_only(np.exp(-((np.indices(shape) - centre) ** 2).sum(axis=0) / (2 * sigma**2)))
 
 
 @lru_cache(maxsize=64)

@@ -12,10 +12,11 @@ from cfcam_core.resize import resize
 
 
 def fuse(explanations: Sequence[Explanation]) -> Explanation:
-    """Average the maps of several layers, each divided by its largest magnitude, on the finest layer's grid.
+    """Average the maps of several layers on the grid of the finest.
 
-    Weights and labels of the layers follow each other along the channel axis; cluster numbers of a later layer go on
-    after those of an earlier one.
+    Each map is first divided by its largest magnitude. Weights and labels of the layers follow each
+    other along the channel axis; cluster numbers of a later layer go on after those of an earlier
+    one.
 
     Parameters
     ----------

@@ -103,8 +103,8 @@ class ModelInput:
         height, width, channels = shape[1:] if last else (*shape[2:], shape[1])
         if channels not in (None, 1, 3):
             raise InvalidInputError(
-                f"the model takes {channels} channels (input shape {shape}); image files give 1 or 3. "
-                "Prepare the input yourself and call cfcam_core.explain"
+                f"the model takes {channels} channels (input shape {shape}); image files give 1 or "
+                "3. Prepare the input yourself and call cfcam_core.explain"
             )
         size = (height or width or FALLBACK_SIDE, width or height or FALLBACK_SIDE)
         return cls(channels or 3, size, last, height is None or width is None)
@@ -187,12 +187,14 @@ def prepare(image: NDArray[Any], wanted: ModelInput, preprocessing: str) -> Floa
             + ", ".join(name for name, each in PREPROCESSINGS.items() if len(each.mean) == 1)
         )
     whole = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
-    pixels = fit(image, wanted.size).astype(np.float32) * np.float32(255 / whole)
+    pixels: FloatArray = fit(image, wanted.size).astype(np.float32) * np.float32(255 / whole)
     if wanted.channels == 1:
-        pixels = pixels @ np.array(LUMINANCE, np.float32)[:, None]
+        pixels = (pixels * np.array(LUMINANCE, np.float32)).sum(axis=-1, keepdims=True)
     elif recipe.order == "BGR":
         pixels = pixels[..., ::-1]
-    pixels = (pixels - np.array(recipe.mean, np.float32)) / np.array(recipe.std, np.float32)
+    mean: FloatArray = np.array(recipe.mean, np.float32)
+    std: FloatArray = np.array(recipe.std, np.float32)
+    pixels = (pixels - mean) / std
     batch = pixels[None] if wanted.channels_last else pixels.transpose(2, 0, 1)[None]
     return np.ascontiguousarray(batch, np.float32)
 
@@ -209,7 +211,7 @@ def fit(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     ----------
     image : ndarray of uint8, uint16 or float32, shape (H, W, 3)
     size : tuple of int
-        Height and width; each axis is treated on its own, since OpenCV's area means need both to shrink.
+        Height and width; each axis is treated on its own: OpenCV's area means need both to shrink.
     """
     cv2 = _cv2()
     height, width = size
@@ -255,8 +257,8 @@ def _as_rgb(decoded: NDArray[Any], path: Path) -> NDArray[Any]:
     bands = 1 if decoded.ndim == 2 else decoded.shape[2]
     if bands not in (1, 3, 4) or decoded.dtype not in (np.uint8, np.uint16, np.float32):
         raise InvalidInputError(
-            f"{str(path)!r} has {bands} band(s) of {decoded.dtype}; wanted gray, RGB or RGBA with 8 "
-            "or 16 bits, or float32 in [0, 1]"
+            f"{str(path)!r} has {bands} band(s) of {decoded.dtype}; wanted gray, RGB or RGBA with "
+            "8 or 16 bits, or float32 in [0, 1]"
         )
     if decoded.dtype == np.float32 and not (decoded.min() >= 0 and decoded.max() <= 1):
         raise InvalidInputError(

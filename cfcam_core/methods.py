@@ -1,43 +1,23 @@
 """The CAM methods by name: each a short pure function from one sample's arrays to one map.
 
-A method takes activations and gradients of shape (C, *s) and `Settings`, and returns a `Cam`. Adding one is adding a line to
-`METHODS`.
+A method takes activations and gradients of shape (C, *s) and `Settings`, and returns a `Cam`.
+Adding one is adding a line to `METHODS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cfcam_core.cam import Cam, projection
 from cfcam_core.capture import FloatArray
+from cfcam_core.cf_cam import cf_cam
 from cfcam_core.errors import InvalidInputError
 from cfcam_core.settings import Settings
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Cam:
-    """What a method makes of one sample."""
-
-    map: NDArray[np.floating]
-    """(*s), signed."""
-    weights: NDArray[np.floating]
-    """(C,)."""
-    labels: NDArray[np.intp] | None = None
-    """(C,), for methods that cluster."""
-
-
 Method = Callable[[FloatArray, FloatArray, Settings], Cam]
-
-
-def cf_cam(activations: FloatArray, gradients: FloatArray, settings: Settings) -> Cam:
-    """CF-CAM: cluster the channels, filter gradients cluster by cluster, weigh, sum (arXiv 2504.00060)."""
-    from cfcam_core.cf_cam import cf_cam as run
-
-    return run(activations, gradients, settings)
 
 
 def grad_cam(activations: FloatArray, gradients: FloatArray, _settings: Settings) -> Cam:
@@ -50,17 +30,6 @@ def hires_cam(activations: FloatArray, gradients: FloatArray, _settings: Setting
     """HiResCAM: ``sum_c G_c * A_c`` (Draelos and Carin 2020, equation 2)."""
     contributions = gradients * activations
     return Cam(contributions.sum(axis=0), projection(contributions, activations))
-
-
-def projection(contributions: NDArray[np.floating], activations: FloatArray) -> FloatArray:
-    """Return ``<E_c, A_c> / <A_c, A_c>`` for each channel, 0 where the channel is zero everywhere.
-
-    This is the one number by which a channel was multiplied, if its term in the map is ``E_c``; ours.
-    """
-    channels = len(activations)
-    A = activations.reshape(channels, -1)
-    energy = np.vecdot(A, A)
-    return np.vecdot(contributions.reshape(channels, -1), A) / np.where(energy > 0, energy, 1)
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(

@@ -34,8 +34,8 @@ def colours(heatmaps: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 
     Notes
     -----
-    Red, green and blue are ``clip(1.5 - |4 x - c|, 0, 1)`` with c = 3, 2, 1 (MATLAB's jet), taken from
-    a table of `LEVELS` steps.
+    Red, green and blue are ``clip(1.5 - |4 x - c|, 0, 1)`` with c = 3, 2, 1 (MATLAB's jet), taken
+    from a table of `LEVELS` steps.
     """
     steps = np.linspace(0, 4, LEVELS)[:, None]
     table = np.rint(255 * np.clip(1.5 - np.abs(steps - [3, 2, 1]), 0, 1)).astype(np.uint8)

@@ -1,8 +1,8 @@
-"""Which backend opens a model: found by name through entry points; nothing is imported while looking.
+"""Which backend opens a model: found by name; nothing is imported while looking.
 
-An entry point of the group ``cfcam.backends`` is named after the root module of the model's type (``torch``,
-``keras``, ``onnx``) or after a file suffix without its dot. It points to a callable ``open_model(model) -> Backend``.
-This is the only module that loads plugins.
+An entry point of the group ``cfcam.backends`` is named after the root module of the model's type
+(``torch``, ``keras``, ``onnx``) or after a file suffix without its dot. It points to a callable
+``open_model(model) -> Backend``. This is the only module that loads plugins.
 """
 
 from __future__ import annotations
@@ -32,15 +32,18 @@ def backends() -> Mapping[str, EntryPoint]:
     return MappingProxyType({ep.name: ep for ep in reversed(found)})
 
 
-def open_model(model: Any, backend: str | None = None) -> Backend:
+def open_model(model: Any, backend: str | None = None, **options: Any) -> Backend:
     """Open a model for explaining. An opened `Backend` is returned as it is.
 
     Parameters
     ----------
     model : object, str or path
-        A PyTorch module, a Keras model, an ``onnx.ModelProto``, a path to a model file, or a `Backend`.
+        A PyTorch module, a Keras model, an ``onnx.ModelProto``, a path to a model file, or a
+        `Backend`.
     backend : str, optional
         Name of the backend to use, one of `backends`. Default: told from the type or the suffix.
+    **options
+        What that backend's own ``open_model`` takes besides, such as ``providers`` for ONNX.
 
     Raises
     ------
@@ -52,6 +55,11 @@ def open_model(model: Any, backend: str | None = None) -> Backend:
         The file does not exist or cannot be read.
     """
     if isinstance(model, Backend):
+        if options:
+            raise InvalidInputError(
+                f"the model is open already, so {', '.join(options)} cannot be set; "
+                "give options when it is opened first"
+            )
         return model
     known = backends()
     name = _choose(model, known) if backend is None else backend
@@ -68,7 +76,7 @@ def open_model(model: Any, backend: str | None = None) -> Backend:
             f"the {name} backend needs {error.name}, which is not installed; "
             f"run: {_install_command(known[name])}"
         ) from error
-    opened = factory(model)
+    opened = factory(model, **options)
     if not isinstance(opened, Backend):
         raise BackendNotFoundError(
             f"{known[name].value} returned a {type(opened).__name__}, which is not a cfcam Backend"
@@ -90,8 +98,8 @@ def _choose(model: Any, known: Mapping[str, EntryPoint]) -> str:
         if name in known:
             return name
     raise BackendNotFoundError(
-        f"no backend opens {what}; installed are {', '.join(sorted(known)) or 'none'}. Name one with "
-        "backend=, or pass arrays to explain_arrays"
+        f"no backend opens {what}; installed are {', '.join(sorted(known)) or 'none'}. "
+        "Name one with backend=, or pass arrays to explain_arrays"
     )
 
 

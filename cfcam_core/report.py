@@ -1,4 +1,4 @@
-"""HTML without a template engine: an Explanation in a notebook, and pages with their pictures inside.
+"""HTML without a template engine: Explanations in notebooks, pages with their pictures inside.
 
 Every function returns a string of HTML; text is escaped, so names and captions may hold anything.
 """
@@ -40,8 +40,8 @@ STYLE = (
 def heatmaps_html(explanation: Explanation) -> str:
     """Return a row of small heatmaps with class and status below each, for ``_repr_html_``.
 
-    Signals appear as a strip, volumes as the maximum along their first axis. At most `SHOWN` samples
-    are drawn.
+    Signals appear as a strip, volumes as the maximum along their first axis. At most `SHOWN`
+    samples are drawn.
     """
     shown = explanation[:SHOWN]
     row = "".join(
@@ -101,7 +101,7 @@ def page(title: str, *parts: str) -> str:
 
     Examples
     --------
-    >>> page("Two digits", paragraph("Which is which?"), table(["digit", "share"], [[3, 0.91]]))[:15]
+    >>> page("Two digits", paragraph("Which is which?"), table(["digit"], [[3]]))[:15]
     '<!doctype html>'
     """
     text = escape(title)

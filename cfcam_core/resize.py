@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from cfcam_core.capture import FloatArray, read_only
 def resize(maps: NDArray[np.floating[Any]], size: Sequence[int]) -> FloatArray:
     """Resize maps linearly (bilinearly, trilinearly), cell centres aligned.
 
-    Position ``i`` of the result lies at ``(i + 1/2) * n_in / n_out - 1/2`` of the input, clamped to the first
-    and last cell: PyTorch's ``interpolate(align_corners=False)`` and OpenCV's ``INTER_LINEAR``. No smoothing when shrinking.
+    Position ``i`` of the result lies at ``(i + 1/2) * n_in / n_out - 1/2`` of the input, clamped to
+    the first and last cell: PyTorch's ``interpolate(align_corners=False)`` and OpenCV's
+    ``INTER_LINEAR``. No smoothing when shrinking.
 
     Parameters
     ----------
@@ -30,16 +32,27 @@ def resize(maps: NDArray[np.floating[Any]], size: Sequence[int]) -> FloatArray:
     ndarray of float32, shape (N, *size)
         Values lie within those of `maps`.
     """
-    out: NDArray[Any] = np.asarray(maps, np.float32)
+    out = np.asarray(maps, np.float32)
     for axis, (old, new) in enumerate(zip(out.shape[1:], size, strict=True), start=1):
         if old != new:
-            out = np.moveaxis(np.moveaxis(out, axis, -1) @ interpolation(old, new).T, -1, axis)
-    return np.ascontiguousarray(out)
+            out = along(interpolation(old, new), out, axis)
+    return out
+
+
+def along(matrix: NDArray[Any], maps: NDArray[Any], axis: int) -> NDArray[Any]:
+    """Multiply a (new, old) matrix to one axis of an array."""
+    before, after = prod(maps.shape[:axis]), prod(maps.shape[axis + 1 :])
+    old = maps.shape[axis]
+    if after == 1:  # one product instead of many by vectors
+        out = maps.reshape(before, old) @ matrix.T
+    else:
+        out = matrix @ maps.reshape(before, old, after)
+    return np.asarray(out.reshape(*maps.shape[:axis], len(matrix), *maps.shape[axis + 1 :]))
 
 
 @lru_cache(maxsize=64)
 def interpolation(old: int, new: int) -> FloatArray:
-    """Return the (new, old) matrix of linear interpolation with aligned cell centres; rows sum to one."""
+    """Return the (new, old) matrix of linear interpolation; its rows sum to one."""
     place = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
     left = np.minimum(place.astype(np.intp), max(old - 2, 0))
     share = place - left

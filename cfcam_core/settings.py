@@ -1,15 +1,16 @@
 """Every tunable of CF-CAM: default, meaning, source. No constant of the method lives anywhere else.
 
-Sources: *paper* is CF-CAM (arXiv 2504.00060 v2), *code* its public implementation (jerryp-hfut/CF-CAM, cfcam.py), *ours*
-has no counterpart in either.
+Sources: *paper* is CF-CAM (arXiv 2504.00060 v2), *code* its public implementation
+(jerryp-hfut/CF-CAM, cfcam.py), *ours* has no counterpart in either.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import MISSING, dataclass, fields, replace
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, get_args, get_type_hints
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from cfcam_core.errors import InvalidInputError
 
@@ -39,33 +40,36 @@ class Settings:
     """
 
     cluster_on: Literal["activations", "contributions"] = "contributions"
-    """What is clustered: a channel's activations (paper), or gradient times activation (ours), which
-    makes the clusters depend on the class."""
+    """What is clustered: a channel's activations (paper), or gradient times activation (ours),
+    which makes the clusters depend on the class."""
 
     unit_norm: bool = True
     """Whether each channel is scaled to length one before the distances are taken (ours)."""
 
     drop_dead: bool = True
-    """Whether channels that are zero everywhere are left out before anything is counted (ours). With
-    dead channels kept, many zero distances drive eps to its floor."""
+    """Whether channels that are zero everywhere are left out before anything is counted (ours).
+    With dead channels kept, many zero distances drive eps to its floor."""
 
-    dominant_percentile: float | None = None
-    """Channels whose norm reaches this percentile of all norms are dominant: never clustered, kept as
-    they are (paper: hierarchical importance; code: 75). None: no channel is dominant (ours)."""
+    dominant_percentile: float | None = 75.0
+    """Channels whose norm reaches this percentile of all norms are dominant: never clustered, kept
+    as they are (paper: hierarchical importance; code: 75). None: no channel is dominant (ours)."""
 
     eps_rule: Literal["rank", "float32"] = "rank"
-    """How DBSCAN's radius follows from `eps_percentile`. ``rank``: two channels are neighbours iff their
-    squared distance is at most the k-th smallest of the same float64 distances (ours). ``float32``: the
-    radius is interpolated between float32 distances and compared with float64 ones (code)."""
+    """How DBSCAN's radius follows from `eps_percentile`. ``rank``: two channels are neighbours iff
+    their squared distance is at most the k-th smallest of the same float64 distances (ours).
+    ``float32``: the radius is interpolated between float32 distances and compared with float64 ones
+    (code)."""
 
     eps_percentile: float = 25.0
     """Percentile of all pairwise distances that becomes the radius (code: 25)."""
 
     eps_floor: float = 1e-5
-    """Least radius: relative to the median norm under ``rank`` (ours), absolute under ``float32`` (code)."""
+    """Least radius: relative to the median norm under ``rank`` (ours), absolute under ``float32``
+    (code)."""
 
     min_samples_share: float = 0.05
-    """Neighbours, itself included, that make a core channel, as a share of the clustered channels (code)."""
+    """Neighbours, itself included, that make a core channel, as a share of the clustered channels
+    (code)."""
 
     min_samples_least: int = 2
     """The same as a least number (code)."""
@@ -74,16 +78,17 @@ class Settings:
     """Any scikit-learn clusterer to use in place of the built-in DBSCAN (ours)."""
 
     noise: Literal["drop", "keep"] = "drop"
-    """What happens to channels that belong to no cluster: left out (paper), or kept as they are (ours)."""
+    """What happens to channels that belong to no cluster: left out (paper), or kept as they are
+    (ours)."""
 
     average: Literal["gradients", "directions", "both"] = "both"
-    """What a cluster's members share. ``gradients``: the mean gradient (paper). ``directions``: the mean of
-    their unit-length contributions, each member keeping its norm (ours). ``both``: the geometric mean
-    of those two maps (ours)."""
+    """What a cluster's members share. ``gradients``: the mean gradient (paper). ``directions``: the
+    mean of their unit-length contributions, each member keeping its norm (ours). ``both``: the
+    geometric mean of those two maps (ours)."""
 
     sign_split: bool = True
-    """Whether gradients are averaged apart for members whose mean gradient is positive and those whose mean
-    is negative, so that evidence for and against the class does not cancel (ours)."""
+    """Whether gradients are averaged apart for members whose mean gradient is positive and those
+    whose mean is negative, so that evidence for and against the class does not cancel (ours)."""
 
     filter: Literal["none", "gaussian", "bilateral", "public-code"] = "none"
     """Filter on each cluster's mean gradient. ``gaussian``: normalised (paper v2). ``bilateral``:
@@ -94,22 +99,20 @@ class Settings:
     """Width of the spatial kernel in positions of the layer's map (code: 5; paper: not given)."""
 
     sigma_range: float = 0.5
-    """Width of the range kernel: in standard deviations of the mean gradient for ``bilateral`` (ours),
-    in gradient units for ``public-code`` (code: 0.1)."""
+    """Width of the range kernel: in standard deviations of the mean gradient for ``bilateral``
+    (ours), in gradient units for ``public-code`` (code: 0.1)."""
 
     weighting: Literal["softmax", "linear", "element-wise"] = "element-wise"
-    """How gradients weigh activations. ``softmax``: softmax over channels of the mean gradients (code).
-    ``linear``: the mean gradient itself (Grad-CAM's weight). ``element-wise``: gradient times activation
-    at every position (Hadamard product in the paper's figure)."""
+    """How gradients weigh activations. ``softmax``: softmax over channels of the mean gradients
+    (code). ``linear``: the mean gradient itself (Grad-CAM's weight). ``element-wise``: gradient
+    times activation at every position (Hadamard product in the paper's figure)."""
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for field in fields(self):
-            allowed = get_args(hints[field.name])
-            value = getattr(self, field.name)
-            if field.type.startswith("Literal") and value not in allowed:
+        for name, allowed in _choices().items():
+            if getattr(self, name) not in allowed:
                 raise InvalidInputError(
-                    f"{field.name}={value!r} is unknown; allowed are {', '.join(map(repr, allowed))}"
+                    f"{name}={getattr(self, name)!r} is unknown; "
+                    f"allowed are {', '.join(map(repr, allowed))}"
                 )
         _within("eps_percentile", self.eps_percentile, 0, 100)
         if self.dominant_percentile is not None:
@@ -129,8 +132,9 @@ class Settings:
     def preset(cls, name: str) -> Settings:
         """Return the settings of that name: ``reference``, ``paper`` or ``default``.
 
-        ``reference`` computes what the public code computes, ``paper`` the same with the normalised Gaussian of
-        the paper's second version, ``default`` what the measurements in the benchmarks favour.
+        ``reference`` computes what the public code computes, ``paper`` the same with the normalised
+        Gaussian of the paper's second version, ``default`` what the measurements in the benchmarks
+        favour.
         """
         if name not in PRESETS:
             raise InvalidInputError(
@@ -152,6 +156,13 @@ class Settings:
         return json.dumps(values, default=repr)
 
 
+@lru_cache(maxsize=1)
+def _choices() -> dict[str, tuple[str, ...]]:
+    """Return the fields that take one of a few words, with the words."""
+    hints = get_type_hints(Settings)
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+
+
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise InvalidInputError(f"{name}={value!r} is out of range; allowed is {low} to {high}")
@@ -166,7 +177,6 @@ _REFERENCE = Settings(
     cluster_on="activations",
     unit_norm=False,
     drop_dead=False,
-    dominant_percentile=75.0,
     eps_rule="float32",
     average="gradients",
     sign_split=False,

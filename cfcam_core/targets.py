@@ -1,4 +1,4 @@
-"""Which class is explained: every form that ``target=`` takes, resolved the same for every backend."""
+"""Which class is explained: every form of ``target=``, resolved alike for every backend."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def resolve_targets(
         return np.full(rows, -1), wanted.astype(np.float32)
     if wanted.dtype.kind not in "iu" or wanted.shape not in ((), (1,), (rows,)):
         raise InvalidInputError(
-            f"target {target!r} does not name classes; allowed are None, one int, {rows} ints (one a "
-            f"sample), or a callable giving these or coefficients of shape {scores.shape}"
+            f"target {target!r} does not name classes; allowed are None, one int, {rows} ints "
+            f"(one a sample), or a callable giving these or coefficients of shape {scores.shape}"
         )
     indices = np.broadcast_to(wanted.astype(np.intp), (rows,))
     if ((indices < 0) | (indices >= classes)).any():

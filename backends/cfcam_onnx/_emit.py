@@ -31,11 +31,13 @@ class Tensor:
     emit: Emitter
     name: str
     dtype: np.dtype[Any]
+    own: str | None = None
+    """The model's tensor that this is; None for what has been emitted."""
 
     @property
     def shape(self) -> Shape | None:
         """Shape, where it is known: for the model's own tensors, not for emitted ones."""
-        return self.emit.graph.shape(self.name)
+        return None if self.own is None else self.emit.graph.shape(self.own)
 
     @property
     def rank(self) -> int:
@@ -53,7 +55,8 @@ class Tensor:
     @property
     def value(self) -> NDArray[Any] | None:
         """Value, if it is a constant of the model."""
-        return self.emit.graph.value(self.name)
+        value = None if self.own is None else self.emit.graph.value(self.own)
+        return None if value is None else value.astype(self.dtype, copy=False)
 
     def fixed(self, *axes: int) -> list[int] | None:
         """Return the sizes along `axes` (default: all), or None unless every one is fixed."""
@@ -129,15 +132,22 @@ class Node:
     @property
     def y(self) -> Tensor:
         """First output."""
-        (tensor,) = self.outputs[:1]
-        assert tensor is not None
+        tensor = self.outputs[0]
+        if tensor is None:
+            raise NotImplementedError("its first output is left out")
         return tensor
 
     def required(self, index: int) -> Tensor:
         """Return an input that the operator cannot do without."""
         tensor = self.optional(index)
-        assert tensor is not None
+        if tensor is None:
+            raise NotImplementedError(f"its input {index} is left out")
         return tensor
+
+    @property
+    def given(self) -> list[Tensor]:
+        """Inputs that are not left out."""
+        return [tensor for tensor in self.inputs if tensor is not None]
 
     def optional(self, index: int) -> Tensor | None:
         """Return an input, or None if it is left out."""
@@ -157,17 +167,31 @@ class Emitter:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._shared: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
+        self._own: dict[str, Tensor] = {}
         self._shapes: dict[str, Tensor] = {}
         self._count = 0
 
     def tensor(self, name: str) -> Tensor:
-        """Return a tensor of the model."""
-        return Tensor(self, name, self.graph.dtype(name))
+        """Return a tensor of the model, half precision widened to float32.
+
+        Gradients below 6e-8 vanish in float16, and onnxruntime cannot add up there on a CPU.
+        """
+        if name not in self._own:
+            dtype = self.graph.dtype(name)
+            tensor = Tensor(self, name, dtype, name)
+            if self.graph.is_float(name) and dtype.itemsize == 2:
+                wide = self.cast(tensor, np.float32)
+                tensor = Tensor(self, wide.name, wide.dtype, name)
+            self._own[name] = tensor
+        return self._own[name]
 
     def node(self, proto: onnx.NodeProto) -> Node:
         """Return a node of the model, its tensors ready for arithmetic."""
-        ends = [[self.tensor(n) if n else None for n in names] for names in (proto.input, proto.output)]
-        return Node(proto, ends[0], ends[1], attributes(proto))
+        inputs, outputs = (
+            [self.tensor(name) if name else None for name in names]
+            for names in (proto.input, proto.output)
+        )
+        return Node(proto, inputs, outputs, attributes(proto))
 
     def op(self, op_type: str, *inputs: Tensor | None, dtype: Any = None, **attrs: Any) -> Tensor:
         """Emit a node with one output, of the first input's dtype unless told otherwise."""
@@ -180,10 +204,11 @@ class Emitter:
         names = [self._fresh(op_type) for _ in range(count)]
         given = {key: value for key, value in attrs.items() if value is not None}
         sources = [tensor.name if tensor is not None else "" for tensor in inputs]
+        while not sources[-1]:
+            sources.pop()
         self.nodes.append(helper.make_node(op_type, sources, names, name=names[0], **given))
         if dtype is None:
-            assert inputs[0] is not None
-            dtype = inputs[0].dtype
+            dtype = next(tensor.dtype for tensor in inputs if tensor is not None)
         return [Tensor(self, name, np.dtype(dtype)) for name in names]
 
     def again(self, node: Node, first: Tensor) -> Tensor:
@@ -200,7 +225,9 @@ class Emitter:
     def const(self, values: ArrayLike) -> Tensor:
         """Return a constant."""
         array = np.asarray(values)
-        key = (array.dtype.str, array.shape, array.tobytes()) if array.size <= SHARED_UP_TO else None
+        key = (
+            (array.dtype.str, array.shape, array.tobytes()) if array.size <= SHARED_UP_TO else None
+        )
         if key in self._shared:
             return self._shared[key]
         tensor = Tensor(self, self._fresh("Constant"), array.dtype)
@@ -247,6 +274,19 @@ class Emitter:
             return float(np.prod(sizes))
         picked = self.op("Gather", self.shape_of(x), self.ints(*axes), axis=0)
         return self.cast(self.op("ReduceProd", picked, keepdims=0), x.dtype)
+
+    def channels(self, x: Tensor) -> int:
+        """Return the number of channels, the size of the second axis.
+
+        Raises
+        ------
+        NotImplementedError
+            It is not fixed.
+        """
+        sizes = x.fixed(1)
+        if sizes is None:
+            raise NotImplementedError("a number of channels that is not fixed")
+        return sizes[0]
 
     def reduce(
         self, op_type: str, x: Tensor, axes: Sequence[int] | None, *, keepdims: bool = True
@@ -297,7 +337,9 @@ class Emitter:
             Positions may occur twice, and the model's operator set cannot add there.
         """
         if overlapping and self.opset < 16:
-            raise NotImplementedError(f"adding up needs operator set 16, the model has {self.opset}")
+            raise NotImplementedError(
+                f"adding up needs operator set 16, the model has {self.opset}"
+            )
         flat = self.ints(-1)
         zeros = self.reshape(self.zeros_like(x), flat)
         at, values = self.reshape(index, flat), self.reshape(g, flat)

@@ -84,7 +84,8 @@ class Graph:
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the NumPy dtype."""
-        return np.dtype(helper.tensor_dtype_to_np_dtype(self.elem_type(name)))
+        dtype: np.dtype[Any] = np.dtype(helper.tensor_dtype_to_np_dtype(self.elem_type(name)))
+        return dtype
 
     def is_float(self, name: str) -> bool:
         """Return whether a gradient with respect to the tensor can exist."""
@@ -117,14 +118,20 @@ class Graph:
         return seen
 
     def _constant(self, name: str) -> NDArray[Any] | None:
-        if name in self.initializers:
-            return numpy_helper.to_array(self.initializers[name])
         node = self.producer.get(name)
-        if node is None or node.op_type != "Constant" or node.domain not in STANDARD:
-            return None
-        ((key, value),) = attributes(node).items()
-        if key == "value":
-            return numpy_helper.to_array(value)
+        tensor = self.initializers.get(name)
+        if tensor is None:
+            if node is None or node.op_type != "Constant" or node.domain not in STANDARD:
+                return None
+            ((key, tensor),) = attributes(node).items()
+            if key != "value":
+                return self._plain(key, tensor)
+        array: NDArray[Any] = numpy_helper.to_array(tensor)
+        return array
+
+    @staticmethod
+    def _plain(key: str, value: Any) -> NDArray[Any] | None:
+        """Return the value of a Constant given as numbers, which are integers or float32."""
         kind = {"value_float": np.float32, "value_floats": np.float32}.get(key, np.int64)
         return None if "string" in key or "sparse" in key else np.asarray(value, kind)
 

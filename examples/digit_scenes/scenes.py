@@ -20,13 +20,13 @@ Box = tuple[slice, slice]
 
 CANVAS = 64
 """Side of a scene in pixels."""
-DIGIT = (18, 28)
+DIGIT = (20, 28)
 """Least and largest side of a digit's box in pixels."""
 TILT = 12.0
 """Largest rotation of a digit in degrees, either way."""
 INK = (0.7, 1.0)
 """Range of a digit's brightness."""
-CLUTTER = (0.2, 0.75)
+CLUTTER = (0.2, 0.7)
 """Range of the brightness of clutter; overlaps that of the digits on purpose."""
 BLOBS, STROKES, FRAGMENTS = (1, 3), (1, 3), (2, 4)
 """Least and largest number of each kind of clutter in a scene."""
@@ -34,6 +34,12 @@ NOISE = 0.05
 """Standard deviation of the noise on every pixel."""
 HELD_OUT = 0.25
 """Share of the source digits that only test scenes are made from."""
+SPLIT_SEED = 0
+"""Decides which digits are held out."""
+TRAINING_SEED, TEST_SEED, SHIPPED_SEED = 1, 2, 3
+"""Of the scenes."""
+SHIPPED = 6
+"""Scenes that come with the package."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +56,7 @@ class Scenes:
     """(N, 2): indices of the two digits in `sklearn.datasets.load_digits`."""
 
 
-def split_digits(seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def split_digits(seed: int = SPLIT_SEED) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the indices of the source digits for training and of those held out, disjoint."""
     count = len(_digits()[0])
     shuffled = np.random.default_rng(seed).permutation(count)
@@ -73,6 +79,11 @@ def make_scenes(count: int, sources: NDArray[np.intp], seed: int) -> Scenes:
     drawn = [_scene(np.random.default_rng((seed, n)), sources) for n in range(count)]
     images, masks, chosen = (np.stack(part) for part in zip(*drawn, strict=True))
     return Scenes(images, _digits()[1][chosen], masks, chosen)
+
+
+def shipped_scenes() -> Scenes:
+    """Return the scenes that `cfcam demo` shows, made from held-out digits."""
+    return make_scenes(SHIPPED, split_digits()[1], SHIPPED_SEED)
 
 
 def multi_hot(labels: NDArray[np.intp], classes: int = 10) -> NDArray[np.float32]:
@@ -134,7 +145,7 @@ def _enlarged(picture: FloatArray, side: int, turn: FloatArray) -> FloatArray:
 def _stroke(rng: np.random.Generator) -> FloatArray:
     """Return the opacity of a pen stroke across the canvas: a quadratic curve of even width."""
     start, bend, end = rng.uniform(-6, CANVAS + 6, (3, 2))
-    t = np.linspace(0, 1, 48)[:, None]
+    t = np.linspace(0, 1, 96)[:, None]
     points = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
     axis = np.arange(CANVAS)
     rows = (axis - points[:, :1]) ** 2

@@ -1,0 +1,165 @@
+"""The reverse sweep: from a cotangent of the logits to one of any tensor they depend on.
+
+The only place that walks a graph backwards, adds cotangents up, and undoes broadcasting. The rules are looked up, not
+known, and the model's own nodes are never changed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from cfcam_onnx._emit import Emitter, Node, Tensor
+from cfcam_onnx._graph import STANDARD, Graph, Shape, operator, reads
+from cfcam_onnx._rules import RULES, ZERO_GRADIENT, Rule
+
+
+@dataclass(slots=True)
+class Problems:
+    """Nodes that no gradient gets through, by operator and reason."""
+
+    nodes: dict[tuple[str, str], list[onnx.NodeProto]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+
+    def add(self, node: onnx.NodeProto, reason: str) -> None:
+        """Note that a node cannot be differentiated."""
+        self.nodes[operator(node), reason].append(node)
+
+    def __bool__(self) -> bool:
+        return bool(self.nodes)
+
+    def __str__(self) -> str:
+        # the sweep runs backwards: the last node noted is the first of the model
+        return "; ".join(
+            f"{name} ({len(nodes)}x, first at {nodes[-1].name or nodes[-1].output[0]!r}): {reason}"
+            for (name, reason), nodes in sorted(self.nodes.items())
+        )
+
+
+def active_tensors(graph: Graph, target: str, logits: str) -> set[str]:
+    """Return the float tensors between `target` and `logits`, both included; empty if they are not connected."""
+    nodes = [node for node in graph.needed([logits]) if not _is_zero(node)]
+    after = {target}
+    for node in nodes:
+        if after.intersection(reads(node)):
+            after.update(name for name in node.output if name and graph.is_float(name))
+    before = {logits}
+    for node in reversed(nodes):
+        if before.intersection(node.output):
+            before.update(reads(node))
+    return after & before
+
+
+def sweep(
+    emit: Emitter, target: str, logits: str, cotangent: Tensor
+) -> tuple[Tensor | None, Problems]:
+    """Emit the gradient of ``sum(cotangent * logits)`` with respect to `target`.
+
+    Returns
+    -------
+    gradient : Tensor or None
+        None if there are problems, or if the logits do not depend on the target.
+    problems : Problems
+        All nodes that could not be differentiated, not only the first.
+    """
+    active = active_tensors(emit.graph, target, logits)
+    problems = Problems()
+    parts: dict[str, list[Tensor]] = defaultdict(list)
+    parts[logits].append(cotangent)
+    for proto in reversed(emit.graph.needed([logits], leaves=[target])):
+        gs = [_total(parts[name]) if name in active else None for name in proto.output]
+        read = active.intersection(reads(proto))
+        if not read or not any(gs) or _is_zero(proto):
+            continue
+        node = emit.node(proto)
+        try:
+            found = _apply(emit, node, gs, active)
+        except NotImplementedError as reason:
+            problems.add(proto, str(reason))
+            found = {name: cotangent for name in read}  # go on, to find the other problems too
+        for name, g in found.items():
+            parts[name].append(g)
+    if problems or target not in active:
+        return None, problems
+    return _total(parts[target]), problems
+
+
+def _apply(
+    emit: Emitter, node: Node, gs: Sequence[Tensor | None], active: set[str]
+) -> dict[str, Tensor]:
+    """Return the cotangent of each active input."""
+    rule = RULES.get(node.op_type) if node.proto.domain in STANDARD else None
+    if rule is None:
+        raise NotImplementedError("no gradient rule")
+    if rule.every_output:
+        cotangents = rule.function(emit, node, *gs)
+    elif gs[0] is None or any(gs[1:]):
+        raise NotImplementedError("the logits depend on an output other than the first")
+    else:
+        cotangents = rule.function(emit, node, gs[0])
+    found: dict[str, Tensor] = {}
+    for i, x in enumerate(node.inputs):
+        if x is None or x.own not in active:
+            continue
+        g = cotangents[i] if i < len(cotangents) else None
+        if g is None:
+            raise NotImplementedError(f"no gradient with respect to input {i}")
+        g = _unbroadcast(emit, g, node, x, rule)
+        found[x.own] = found[x.own] + g if x.own in found else g
+    return found
+
+
+def _unbroadcast(emit: Emitter, g: Tensor, node: Node, x: Tensor, rule: Rule) -> Tensor:
+    """Return `g` added up over the axes along which the operator repeated `x`."""
+    if rule.broadcasts is None:
+        return g
+    core = rule.broadcasts
+    small, large = x.shape, node.y.shape
+    if small is not None and large is not None:
+        large = (*large[: len(large) - core], *small[len(small) - core :])
+        axes = _repeated(small, large, core)
+        if axes is not None:
+            total = emit.reduce("ReduceSum", g, axes)
+            return emit.reshape_like(total, x) if len(large) > len(small) else total
+    return _unbroadcast_at_run_time(emit, g, x)
+
+
+def _repeated(small: Shape, large: Shape, core: int) -> list[int] | None:
+    """Return the axes of `large` along which `small` was repeated, or None if that is not known."""
+    lead = len(large) - len(small)
+    axes = list(range(lead))
+    for axis in range(lead, len(large) - core):
+        mine, theirs = small[axis - lead], large[axis]
+        if mine == 1 and theirs != 1:
+            axes.append(axis)
+        elif not isinstance(mine, int) and (mine is None or mine != theirs):
+            return None
+    return axes
+
+
+def _unbroadcast_at_run_time(emit: Emitter, g: Tensor, x: Tensor) -> Tensor:
+    """Sum where the shape of `x`, filled up with ones in front, is 1."""
+    shape, wide = emit.shape_of(x), emit.op("Shape", g, dtype=np.int64)
+    missing = emit.op("Size", wide, dtype=np.int64) - emit.op("Size", shape, dtype=np.int64)
+    ones = emit.op("Expand", emit.ints(1), emit.reshape(missing, [1]))
+    full = emit.op("Concat", ones, shape, axis=0)
+    repeated = emit.op("Equal", full, emit.ints(1), dtype=np.bool_)
+    axes = emit.op("Squeeze", emit.op("NonZero", repeated, dtype=np.int64), emit.ints(0))
+    total = emit.op("ReduceSum", g, axes, keepdims=1, noop_with_empty_axes=1)
+    return emit.reshape_like(total, x)
+
+
+def _total(parts: list[Tensor]) -> Tensor | None:
+    """Add up what came in from all readers of a tensor; the sum is kept for the next who asks."""
+    while len(parts) > 1:
+        parts[:2] = [parts[0] + parts[1]]
+    return parts[0] if parts else None
+
+
+def _is_zero(node: onnx.NodeProto) -> bool:
+    return node.domain in STANDARD and node.op_type in ZERO_GRADIENT

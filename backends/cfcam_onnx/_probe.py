@@ -1,0 +1,148 @@
+"""A trial run that shows the shape of every tensor, so that no rule has to understand an exporter's shape arithmetic.
+
+The model runs on noise with two batch sizes and, where the image size is open, on two image sizes: a size that stays is
+fixed, two that change alike are equal. What is computed from shapes alone and stays is a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from cfcam_core.errors import InvalidInputError
+from cfcam_onnx._emit import PREFIX, SHARED_UP_TO
+from cfcam_onnx._graph import Dim, Graph
+from cfcam_onnx._session import Session
+
+BATCHES = (2, 3)
+"""Batch sizes of the two runs, where the batch is open."""
+
+OPEN_SIZES: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    1: ((1024,), (1536,)),
+    2: ((224, 256), (320, 384)),
+    3: ((3, 224, 256), (3, 320, 384)),
+}
+"""Sizes tried for the open axes behind the batch, by their number: a signal, an image, an image with its
+channels left open. All differ, so that axes are told apart."""
+
+ONE_SIZE = {1: (1024,), 2: (224, 224), 3: (3, 224, 224)}
+"""Sizes for models that declare their image size open and yet take one only."""
+
+
+def is_incomplete(graph: Graph) -> bool:
+    """Return whether shape inference has left anything open but the batch."""
+    if any(node.op_type in {"Shape", "Size"} for node in graph.nodes):
+        return True
+    shapes = [graph.shape(name) for node in graph.nodes for name in node.output if name]
+    return any(
+        shape is None or not all(isinstance(size, int) for size in shape[1:]) for shape in shapes
+    )
+
+
+def probe(graph: Graph, outputs: list[str], *, threads: int | None = None) -> None:
+    """Run the model and let the graph learn what is seen; a model that cannot be run teaches nothing."""
+    nodes = graph.needed(outputs)
+    flowing = [node for node in nodes if node.op_type not in {"Shape", "Size"}]
+    varying = graph.reached([v.name for v in graph.inputs], flowing)
+    tensors = [name for node in nodes for name in node.output if name]
+    small = [name for name in tensors if name not in varying and _maybe_small(graph, name)]
+    try:
+        session = Session(
+            _instrumented(graph, nodes, tensors, small),
+            providers=["CPUExecutionProvider"],
+            threads=threads,
+            optimize=False,
+        )
+    except InvalidInputError:
+        return
+    for plan in _plans(graph):
+        try:
+            runs = [session(_noise(graph, *how)) for how in plan]
+        except InvalidInputError:
+            continue
+        count = len(tensors)
+        seen = [[tuple(shape.tolist()) for shape in run[:count]] for run in runs]
+        values = zip(small, *(run[count:] for run in runs), strict=True)
+        graph.learn(
+            {
+                name: tuple(
+                    _same(axis, sizes) for axis, sizes in enumerate(zip(*shapes, strict=True))
+                )
+                for name, *shapes in zip(tensors, *seen, strict=True)
+                if len({len(shape) for shape in shapes}) == 1
+            },
+            {name: first for name, first, *rest in values if _constant(first, rest)},
+            dict(zip(tensors, seen[0], strict=True)),
+        )
+        return
+
+
+def _plans(graph: Graph) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
+    """Yield runs to try, each a batch size and the sizes of the open axes."""
+    shapes = [graph.shape(v.name) or () for v in graph.inputs]
+    opened = max((_open_axes(shape) for shape in shapes), default=0)
+    batches = BATCHES if any(s and not isinstance(s[0], int) for s in shapes) else (1,)
+    if not opened:
+        yield [(batch, ()) for batch in batches]
+    elif opened in OPEN_SIZES:
+        first, second = OPEN_SIZES[opened]
+        yield [(batches[0], first), (batches[-1], second)]
+        yield [(batch, ONE_SIZE[opened]) for batch in batches]
+
+
+def _open_axes(shape: tuple[Dim, ...]) -> int:
+    return sum(not isinstance(size, int) for size in shape[1:])
+
+
+def _noise(graph: Graph, batch: int, sizes: tuple[int, ...]) -> dict[str, NDArray[Any]]:
+    rng, feeds = np.random.default_rng(0), {}
+    for info in graph.inputs:
+        spare = iter(sizes)
+        shape = [
+            size if isinstance(size, int) else batch if axis == 0 else next(spare)
+            for axis, size in enumerate(graph.shape(info.name) or ())
+        ]
+        noise = rng.standard_normal(shape) if graph.is_float(info.name) else np.zeros(shape)
+        feeds[info.name] = noise.astype(graph.dtype(info.name))
+    return feeds
+
+
+def _instrumented(
+    graph: Graph, nodes: list[onnx.NodeProto], tensors: list[str], small: list[str]
+) -> onnx.ModelProto:
+    """Return the model with the shapes of `tensors` and the values of `small` as its outputs."""
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    del model.graph.output[:]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    for i, name in enumerate(tensors):
+        shape = f"{PREFIX}shape_{i}"
+        model.graph.node.append(helper.make_node("Shape", [name], [shape]))
+        model.graph.output.append(
+            helper.make_tensor_value_info(shape, onnx.TensorProto.INT64, None)
+        )
+    for name in small:
+        model.graph.output.append(helper.make_tensor_value_info(name, graph.elem_type(name), None))
+    return model
+
+
+def _maybe_small(graph: Graph, name: str) -> bool:
+    shape = graph.shape(name)
+    return graph.producer[name].op_type != "Constant" and (shape is None or len(shape) <= 1)
+
+
+def _same(axis: int, sizes: tuple[int, ...]) -> Dim:
+    """Return the size if all runs agree, else a name that says how it changed."""
+    if len(set(sizes)) == 1:
+        return sizes[0]
+    return "N" if axis == 0 and sizes == BATCHES else "|".join(map(str, sizes))
+
+
+def _constant(first: NDArray[Any], rest: list[NDArray[Any]]) -> bool:
+    return first.size <= SHARED_UP_TO and all(np.array_equal(first, other) for other in rest)

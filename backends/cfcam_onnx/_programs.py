@@ -1,0 +1,147 @@
+"""The three models that are made from the user's: forward, forward with gradient, and from a layer on.
+
+Each is a plain ONNX model that any runtime runs. The user's nodes and weights stand in it as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from cfcam_core.errors import UnsupportedOpError
+from cfcam_onnx._emit import PREFIX, Emitter, Tensor
+from cfcam_onnx._gradient import Problems, sweep
+from cfcam_onnx._graph import Dim, Graph, reads
+
+COTANGENT = f"{PREFIX}cotangent"
+"""Input (N, K): the gradient of what is explained with respect to the logits."""
+
+EXPLAIN_TOP = f"{PREFIX}explain_top"
+"""Input without axes, bool: explain the largest logit of each row in place of the cotangent."""
+
+GRADIENT = f"{PREFIX}gradient"
+"""Output: the gradient with respect to the layer; float32 where the model is float16."""
+
+
+def forward_program(graph: Graph, logits: str) -> onnx.ModelProto:
+    """Return the model up to the logits."""
+    return _assemble(
+        graph, graph.needed([logits]), None, _user_inputs(graph), [_info(graph, logits)]
+    )
+
+
+def tail_program(graph: Graph, logits: str, target: str) -> onnx.ModelProto:
+    """Return the model from `target` on; other paths to the logits are still computed from the inputs."""
+    nodes = []
+    for node in graph.needed([logits], leaves=[target]):
+        if target in node.output:  # needed for another of its outputs
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.output[list(copy.output).index(target)] = f"{PREFIX}replaced"
+            nodes.append(copy)
+        else:
+            nodes.append(node)
+    others = [info for info in _user_inputs(graph) if info.name != target]
+    inputs = [*others, _info(graph, target)]
+    return _assemble(graph, nodes, None, inputs, [_info(graph, logits)])
+
+
+def gradient_program(graph: Graph, logits: str, target: str) -> onnx.ModelProto:
+    """Return the model with outputs logits, `target` and its gradient, and inputs for the cotangent.
+
+    Raises
+    ------
+    UnsupportedOpError
+        Operators between the layer and the logits have no gradient; all are listed.
+    """
+    emit = Emitter(graph)
+    seed = _seed(emit, logits)
+    gradient, problems = sweep(emit, target, logits, seed)
+    if gradient is None:
+        raise UnsupportedOpError(f"cannot be differentiated: {problems}")
+    emit.nodes.append(helper.make_node("Identity", [gradient.name], [GRADIENT], name=GRADIENT))
+    activation = _info(graph, target)
+    if target not in graph.producer:  # an input of the model cannot be its output too
+        activation.name = emit.op("Identity", emit.tensor(target)).name
+        activation.type.tensor_type.elem_type = _elem_type(emit.tensor(target))
+    classes = graph.shape(logits) or (None, None)
+    inputs = [
+        *_user_inputs(graph),
+        helper.make_tensor_value_info(COTANGENT, _elem_type(seed), [None, _size(classes[1])]),
+        helper.make_tensor_value_info(EXPLAIN_TOP, TensorProto.BOOL, []),
+    ]
+    outputs = [
+        _info(graph, logits),
+        activation,
+        helper.make_tensor_value_info(GRADIENT, _elem_type(gradient), _sizes(graph, target)),
+    ]
+    return _assemble(graph, graph.needed([logits, target]), emit, inputs, outputs)
+
+
+def problems_from(graph: Graph, logits: str, target: str) -> Problems:
+    """Return what stands in the way of a gradient with respect to `target`."""
+    emit = Emitter(graph)
+    return sweep(emit, target, logits, _seed(emit, logits))[1]
+
+
+def _seed(emit: Emitter, logits: str) -> Tensor:
+    """Return the cotangent that the sweep starts from: the one given, or one for the largest logit."""
+    scores = emit.tensor(logits)
+    top = emit.op("ArgMax", scores, axis=1, keepdims=1, dtype=np.int64)
+    size = emit.op("Gather", emit.shape_of(scores), emit.const(np.int64(1)), axis=0)
+    classes = emit.op("Range", emit.const(np.int64(0)), size, emit.const(np.int64(1)))
+    one_hot = emit.cast(emit.op("Equal", classes, top, dtype=np.bool_), scores.dtype)
+    flag, given = (Tensor(emit, name, scores.dtype) for name in (EXPLAIN_TOP, COTANGENT))
+    return emit.where(flag, one_hot, given)
+
+
+def _assemble(
+    graph: Graph,
+    nodes: Sequence[onnx.NodeProto],
+    emit: Emitter | None,
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+) -> onnx.ModelProto:
+    """Return a model of these nodes; emitted ones that no output needs, and unread weights, are left out."""
+    wanted, kept = {info.name for info in outputs}, []
+    for node in reversed(emit.nodes if emit else []):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(reads(node))
+    body = [*nodes, *reversed(kept)]
+    read = {name for node in body for name in reads(node)}
+    model = onnx.ModelProto()
+    model.ir_version, model.producer_name = graph.model.ir_version, "cfcam"
+    model.opset_import.extend(graph.model.opset_import)
+    model.graph.name = graph.model.graph.name or "cfcam"
+    model.graph.input.extend(info for info in inputs if info.name in read)
+    model.graph.output.extend(outputs)
+    model.graph.node.extend(body)
+    constants = [*graph.initializers.values(), *(emit.initializers if emit else [])]
+    model.graph.initializer.extend(tensor for tensor in constants if tensor.name in read)
+    return model
+
+
+def _user_inputs(graph: Graph) -> list[onnx.ValueInfoProto]:
+    return list(graph.inputs)
+
+
+def _info(graph: Graph, name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, graph.elem_type(name), _sizes(graph, name))
+
+
+def _sizes(graph: Graph, name: str) -> list[int | None] | None:
+    """Return fixed sizes; open ones stay nameless, since a name would be a promise to the runtime."""
+    shape = graph.shape(name)
+    return None if shape is None else [_size(size) for size in shape]
+
+
+def _size(size: Dim) -> int | None:
+    return size if isinstance(size, int) else None
+
+
+def _elem_type(tensor: Tensor) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(tensor.dtype))

@@ -1,0 +1,163 @@
+"""Rules for operators that move, select or repeat elements without computing with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cfcam_onnx._emit import Emitter, Node, Tensor
+from cfcam_onnx._rules._registry import rule
+
+Cotangents = Sequence[Tensor | None]
+
+
+@rule("Identity")
+def identity(_: Emitter, __: Node, g: Tensor) -> Cotangents:
+    return [g]
+
+
+@rule("Dropout")
+def dropout(_: Emitter, node: Node, g: Tensor) -> Cotangents:
+    training = node.optional(2)
+    if training is not None and (training.value is None or training.value.any()):
+        raise NotImplementedError("training mode")
+    return [g, None, None]
+
+
+@rule("Cast", "CastLike")
+def cast(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    return [e.cast(g, node.x.dtype), None]
+
+
+@rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+def reshape(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    return [e.reshape_like(g, node.x), None]
+
+
+@rule("Transpose")
+def transpose(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    perm = node.attr("perm")
+    return [e.op("Transpose", g, perm=None if perm is None else np.argsort(perm).tolist())]
+
+
+@rule("Expand", broadcasts=0)
+def expand(_: Emitter, __: Node, g: Tensor) -> Cotangents:
+    return [g, None]
+
+
+@rule("Concat")
+def concat(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    axis, start, offset = node.attr("axis"), e.ints(0), 0
+    parts = []
+    for x in node.given:
+        size = x.fixed(axis)
+        if size is not None and offset >= 0:
+            offset += size[0]
+            end = e.ints(offset)
+        else:
+            offset, end = -1, start + e.op("Gather", e.shape_of(x), e.ints(axis), axis=0)
+        parts.append(e.slice(g, start, end, [axis]))
+        start = end
+    return parts
+
+
+@rule("Split", every_output=True)
+def split(e: Emitter, node: Node, *gs: Tensor | None) -> Cotangents:
+    outputs = [y for y in node.outputs if y is not None]
+    parts = [g or e.zeros_like(y) for g, y in zip(gs, outputs, strict=True)]
+    return [e.op("Concat", *parts, axis=node.attr("axis", 0)), None]
+
+
+@rule("Pad")
+def pad(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    """Padding with a constant is undone by padding with the negative amount."""
+    if node.attr("mode", "constant") != "constant":
+        return [e.replay(node, g), None, None, None]
+    return [e.op("Pad", g, -node.required(1), None, node.optional(3)), None, None, None]
+
+
+@rule("Slice")
+def slice_(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    x, rest = node.x, (None, None, None, None)
+    parts = [node.optional(i) for i in range(1, 5)]
+    starts, ends, axes, steps = (t.value if t is not None else None for t in parts)
+    unknown = any(t is not None and t.value is None for t in parts)
+    backwards = steps is not None and (steps != 1).any()
+    if starts is None or ends is None or unknown or backwards or x.shape is None:
+        return [e.replay(node, g), *rest]
+    along = [int(a) % x.rank for a in (np.arange(len(starts)) if axes is None else axes)]
+    sizes = x.fixed(*along)
+    if sizes is None:
+        return [e.replay(node, g), *rest]
+    before, after = [0] * x.rank, [0] * x.rank
+    for axis, size, start, end in zip(along, sizes, starts, ends, strict=True):
+        first, last, _ = slice(int(start), int(end)).indices(size)
+        before[axis], after[axis] = first, size - max(last, first)
+    return [e.op("Pad", g, e.ints(*before, *after)), *rest]
+
+
+@rule("Gather")
+def gather(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    x, index = node.x, node.required(1)
+    size = x.fixed(node.attr("axis", 0)) if x.shape else None
+    if index.value is None or index.value.shape not in ((), (1,)) or size is None:
+        return [e.replay(node, g), None]
+    axis, at = node.attr("axis", 0) % x.rank, int(index.value.reshape(())) % size[0]
+    before, after = [0] * x.rank, [0] * x.rank
+    before[axis], after[axis] = at, size[0] - 1 - at
+    row = g if index.value.ndim else e.unsqueeze(g, axis)
+    return [e.op("Pad", row, e.ints(*before, *after)), None]
+
+
+@rule("GatherElements", "GatherND", "Tile", "Compress")
+def selection(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    return [e.replay(node, g), None]
+
+
+@rule("DepthToSpace")
+def depth_to_space(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    block = node.attr("blocksize")
+    back = e.op("SpaceToDepth", g, blocksize=block)
+    if node.attr("mode", "DCR") == "DCR":
+        return [back]
+    by_place = e.reshape(back, [0, block * block, e.channels(node.y), -1])
+    return [e.reshape_like(e.transpose(by_place, 0, 2, 1, 3), node.x)]
+
+
+@rule("SpaceToDepth")
+def space_to_depth(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    return [e.op("DepthToSpace", g, blocksize=node.attr("blocksize"))]
+
+
+@rule("Resize")
+def resize(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    """Resizing is a matrix along each axis: an identity, resized. Its transpose goes back."""
+    x = node.x
+    if node.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+        raise NotImplementedError("cropping")
+    if (
+        node.attr("axes") is not None
+        or node.attr("keep_aspect_ratio_policy", "stretch") != "stretch"
+    ):
+        raise NotImplementedError("axes or keep_aspect_ratio_policy")
+    size, out, scales = x.grid, node.y.grid, node.optional(2)
+    if size is None or out is None or (scales is not None and scales.value is None):
+        raise NotImplementedError("a size that is not fixed")
+    factors = scales.value if scales is not None and scales.value is not None else np.empty(0)
+    for axis, (a, b) in enumerate(zip(size, out, strict=True), start=2):
+        if a == b and (factors.size == 0 or factors[axis] == 1):
+            continue
+        ones = [1] * x.rank
+        basis = np.eye(a, dtype=x.dtype).reshape([a, *ones[1:axis], a, *ones[axis + 1 :]])
+        wanted: list[Tensor | None]
+        if factors.size:
+            wanted = [e.const(np.where(np.arange(x.rank) == axis, factors, 1).astype("f"))]
+        else:
+            wanted = [None, e.ints(a, *ones[1:axis], b, *ones[axis + 1 :])]
+        resized = e.op("Resize", e.const(basis), None, *wanted, **node.attributes)
+        matrix = e.transpose(e.reshape(resized, [a, b]), 1, 0)
+        order = list(range(x.rank))
+        order[axis], order[-1] = order[-1], axis
+        g = e.transpose(e.op("MatMul", e.transpose(g, *order), matrix), *order)
+    return [g, None, None, None]

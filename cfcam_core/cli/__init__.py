@@ -1,0 +1,22 @@
+"""The command ``cfcam``. Needs the extra ``[cli]``, imported only when `main` runs."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; without Typer and Rich, say how to get them and exit with 2."""
+    try:
+        import rich  # noqa: F401 - used later; missed now rather than halfway
+
+        from cfcam_core.cli.app import app
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in {"typer", "rich", "click"}:
+            raise
+        sys.stderr.write(
+            f"cfcam: the command line needs {error.name}, which is not installed; "
+            'run: pip install "cfcam[cli]"\n'
+        )
+        raise SystemExit(2) from None
+    app(prog_name="cfcam")

@@ -1,0 +1,175 @@
+"""The commands and their options. What they do stands in the other modules of this package.
+
+Exit codes: 0 all went well, 1 some images failed, 2 nothing could be done (usage, model, labels).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import cfcam_core as cfcam
+from cfcam_core.cli.explaining import Job, run
+from cfcam_core.cli.inputs import read_labels
+from cfcam_core.cli.tables import show
+from cfcam_core.images import PREPROCESSINGS
+from cfcam_core.methods import METHODS
+from cfcam_core.settings import PRESETS
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # errors as plain lines, so that they stay whole in pipes and logs
+    help="Where an image classifier looked: CF-CAM and other class activation maps.",
+)
+
+ModelOption = Annotated[Path, typer.Option("--model", "-m", help="Model file, such as model.onnx.")]
+
+
+def _one_of(names: Collection[str]) -> Callable[[str | None], str | None]:
+    """Return a check that an option's value is one of `names`."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in names:
+            raise typer.BadParameter(f"{value!r} is unknown; allowed are {', '.join(names)}")
+        return value
+
+    return check
+
+
+def _options(names: Collection[str]) -> str:
+    return ", ".join(names)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Print our errors, and warnings, as one line on standard error; exit with 2 on errors."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_args, **_more: typer.echo(
+            f"warning: {message}", err=True
+        )
+        try:
+            yield
+        except cfcam.CfcamError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - Typer calls it by position
+    if value:
+        typer.echo(f"cfcam {cfcam.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options that come before a command."""
+
+
+@app.command()
+def explain(
+    *,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")
+    ],
+    model: ModelOption,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            "--layer", "-l", help="Layer to look at; see `cfcam layers`. Default: chosen."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help="Class to explain: its index, or its name with --labels. Default: the best one.",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Class names: text with one a line, or JSON with a list or an object."),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(callback=_one_of(METHODS), help=f"One of: {_options(METHODS)}.")
+    ] = "cf-cam",
+    preset: Annotated[
+        str,
+        typer.Option(
+            callback=_one_of(PRESETS), help=f"Settings of cf-cam, one of: {_options(PRESETS)}."
+        ),
+    ] = "default",
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            callback=_one_of(PREPROCESSINGS),
+            help=f"How pixels become numbers, one of: {_options(PREPROCESSINGS)}. "
+            "Default: imagenet, or unit for models with one channel.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the results; made if missing.")
+    ] = Path("cfcam-out"),
+) -> None:
+    """Write a heatmap over each image (.cfcam.png) and everything behind it (.cfcam.npz)."""
+    with _one_line_errors():
+        job = Job(
+            backend=cfcam.open_model(model),
+            out=out,
+            layer=layer,
+            target=target,
+            labels=None if labels is None else read_labels(labels),
+            method=method,
+            preset=preset,
+            preprocess=preprocess,
+        )
+        failures = run(job, images)
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def layers(
+    model: Annotated[Path, typer.Argument(help="Model file, such as model.onnx.")],
+) -> None:
+    """List the layers that can be explained, in the order of execution, the default marked."""
+    with _one_line_errors():
+        rows = [
+            (
+                layer.name,
+                " x ".join("?" if n is None else str(n) for n in layer.shape),
+                layer.kind,
+                "default" if layer.is_default else "",
+            )
+            for layer in cfcam.open_model(model).layers()
+        ]
+    show(("layer", "shape", "kind", ""), rows)
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the pictures; made if missing.")
+    ] = Path("cfcam-demo"),
+) -> None:
+    """Explain pictures of two digits with a small model that comes along; no network needed."""
+    from cfcam_core.demo import run_demo
+
+    with _one_line_errors():
+        page = run_demo(out, typer.echo)
+    typer.echo(f"page: {page}")

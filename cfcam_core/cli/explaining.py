@@ -1,0 +1,167 @@
+"""``cfcam explain``: image after image through the model, files written, one table at the end."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import typer
+
+import cfcam_core as cfcam
+from cfcam_core import png
+from cfcam_core.cli.inputs import MARK, Labels, check_classes, find_class, find_images, output_stems
+from cfcam_core.cli.tables import show
+from cfcam_core.errors import InvalidInputError
+from cfcam_core.images import ModelInput, default_preprocessing, prepare, read_image
+
+BLANK_MAP = "the map of sample .* shows nothing"
+"""Start of the warning that the column *status* replaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the user asked for."""
+
+    backend: cfcam.Backend
+    out: Path
+    layer: str | None
+    target: str | None
+    labels: Labels | None
+    method: str
+    preset: str
+    preprocess: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The same with everything settled that does not depend on the image."""
+
+    job: Job
+    wanted: ModelInput
+    preprocess: str
+    target: int | None
+
+
+def run(job: Job, given: Sequence[Path]) -> dict[Path, str]:
+    """Explain all images and print the table; return what failed and why.
+
+    Raises
+    ------
+    CfcamError
+        Nothing can be explained: the model, layer, class, labels or folder do not fit.
+    """
+    plan = _plan(job)
+    _say(_summary(plan))
+    images, failures = find_images(given)
+    _make_folder(job.out)
+    share = "sigmoid" if "Sigmoid" in getattr(job.backend, "logits_behind", ()) else "softmax"
+    rows: list[tuple[str, ...]] = []
+    notes: list[str] = []
+    with _progress(len(images)) as advance:
+        for image, stem in zip(images, output_stems(images), strict=True):
+            try:
+                explanation = _explain(plan, image, job.out / f"{stem}{MARK}")
+            except (InvalidInputError, OSError, MemoryError) as error:
+                failures[image] = str(error)
+            else:
+                rows.append(_row(image, explanation, job.labels, share))
+                if stem != image.stem:
+                    notes.append(f"note: {image} is written as {stem}{MARK}.*, its name was taken")
+            advance()
+    if rows:
+        show(("image", "class", "logit", share, "layer", "status"), rows)
+    for note in notes:
+        _say(note)
+    for path, reason in failures.items():
+        _say(f"failed: {path}: {reason}")
+    _say(f"{len(rows)} explained, {len(failures)} failed; results are in {job.out}")
+    return failures
+
+
+def _plan(job: Job) -> Plan:
+    """Settle what is the same for all images; a black picture as a trial shows what fits none."""
+    wanted = ModelInput.of(job.backend)
+    preprocess = job.preprocess or default_preprocessing(wanted)
+    target = None if job.target is None else find_class(job.target, job.labels)
+    trial = prepare(np.zeros((1, 1, 3), np.uint8), wanted, preprocess)
+    if target is not None or job.labels is not None:
+        check_classes(target, job.labels, job.backend.scores(trial).shape[1])
+    return Plan(job, wanted, preprocess, target)
+
+
+def _summary(plan: Plan) -> str:
+    wanted = plan.wanted
+    height, width = wanted.size
+    size = f"input {wanted.channels} x {height} x {width}"
+    if wanted.is_size_free:
+        size += " (the model leaves the size open)"
+    preset = f", preset {plan.job.preset}" if plan.job.method == "cf-cam" else ""
+    return f"{size}, preprocess {plan.preprocess}, method {plan.job.method}{preset}"
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInputError(
+            f"cannot make the folder {str(out)!r}: {error.strerror or error}; choose another --out"
+        ) from error
+
+
+def _explain(plan: Plan, image: Path, results: Path) -> cfcam.Explanation:
+    """Explain one image and write its two files, ``<results>.png`` and ``<results>.npz``."""
+    picture = read_image(image)
+    batch = prepare(picture, plan.wanted, plan.preprocess)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", BLANK_MAP, UserWarning)
+        explanation = cfcam.explain(
+            plan.job.backend,
+            batch,
+            layer=plan.job.layer,
+            target=plan.target,
+            method=plan.job.method,
+            settings=cfcam.Settings.preset(plan.job.preset),
+        )
+    overlay = explanation.overlay(picture)
+    png.write(results.with_name(results.name + ".png"), overlay)
+    explanation.save(results.with_name(results.name + ".npz"))
+    return explanation
+
+
+def _row(
+    image: Path, explanation: cfcam.Explanation, labels: Labels | None, share: str
+) -> tuple[str, ...]:
+    index = int(explanation.targets[0])
+    name = (labels or {}).get(index, "")
+    logit = part = "-"
+    if explanation.scores is not None:
+        scores = explanation.scores[0].astype(np.float64)
+        logit = f"{scores[index]:.3f}"
+        if share == "sigmoid":
+            part = f"{np.exp(-np.logaddexp(0, -scores[index])):.1%}"
+        elif len(scores) > 1:  # of a single logit the softmax is always 1: no news
+            part = f"{np.exp(-np.logaddexp.reduce(scores - scores[index])):.1%}"
+    status = explanation.status[0]
+    return (str(image), f"{index} {name}".strip(), logit, part, explanation.layer, status)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar on standard error, if that is a terminal; yield what moves it on."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    hidden = not sys.stderr.isatty() or total < 2
+    with Progress(console=Console(stderr=True), transient=True, disable=hidden) as progress:
+        task = progress.add_task("explaining", total=total)
+        yield lambda: progress.advance(task)
+
+
+def _say(line: str) -> None:
+    """Print what is not the result to standard error."""
+    typer.echo(line, err=True)

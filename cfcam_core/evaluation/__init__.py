@@ -1,0 +1,4 @@
+"""Measures of how good a heatmap is. Arrays in, numbers out; nothing here knows a model."""
+
+from cfcam_core.evaluation.localisation import energy_in_mask as energy_in_mask
+from cfcam_core.evaluation.localisation import pointing_game as pointing_game

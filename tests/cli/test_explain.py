@@ -1,0 +1,183 @@
+"""``cfcam explain`` as a process, on a backend that is found through its entry point."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import cfcam_core
+
+
+def test_writes_an_overlay_and_an_archive_per_image(cfcam, model, photo, tmp_path):
+    done = cfcam("explain", photo("a.png"), photo("b.jpg", (50, 30)), "--model", model())
+    assert (done.returncode, "Warning" in done.stderr) == (0, False)
+    out = tmp_path / "cfcam-out"
+    assert sorted(p.name for p in out.iterdir()) == [
+        "a.cfcam.npz",
+        "a.cfcam.png",
+        "b.cfcam.npz",
+        "b.cfcam.png",
+    ]
+    assert cv2.imread(str(out / "a.cfcam.png")).shape == (40, 60, 3)
+    assert cv2.imread(str(out / "b.cfcam.png")).shape == (50, 30, 3)
+    loaded = cfcam_core.Explanation.load(out / "a.cfcam.npz")
+    assert loaded.heatmaps.shape == (1, 16, 16)
+    assert loaded.settings == cfcam_core.Settings()
+    with np.load(out / "a.cfcam.npz", allow_pickle=False) as plain:
+        assert str(plain["layer"]) == "relu/out"
+    header, *rows = done.stdout.splitlines()
+    assert header.split() == ["image", "class", "logit", "softmax", "layer", "status"]
+    assert [
+        row.split()[0].endswith(name) for row, name in zip(rows, ("a.png", "b.jpg"), strict=True)
+    ]
+    assert "preprocess imagenet" in done.stderr
+    assert "2 explained, 0 failed" in done.stderr
+
+
+def test_the_same_numbers_as_from_python(cfcam, model, photo, tmp_path):
+    from cfcam_core.images import ModelInput, prepare, read_image
+
+    tiny = model()
+    cfcam(
+        "explain", photo(), "-m", tiny, "--target", "2", "--preprocess", "tf", "--preset", "paper"
+    )
+    backend = cfcam_core.open_model(tiny)
+    picture = read_image(tmp_path / "photo.png")
+    expected = cfcam_core.explain(
+        backend,
+        prepare(picture, ModelInput.of(backend), "tf"),
+        target=2,
+        settings=cfcam_core.Settings.preset("paper"),
+    )
+    loaded = cfcam_core.Explanation.load(tmp_path / "cfcam-out/photo.cfcam.npz")
+    np.testing.assert_array_equal(loaded.heatmaps, expected.heatmaps)
+    np.testing.assert_array_equal(loaded.scores, expected.scores)
+    assert (loaded.targets.tolist(), loaded.settings) == ([2], expected.settings)
+    written = cv2.imread(str(tmp_path / "cfcam-out/photo.cfcam.png"))[..., ::-1]
+    np.testing.assert_array_equal(written, expected.overlay(picture))
+
+
+def test_goes_on_after_broken_images_and_says_so(cfcam, model, photo, tmp_path):
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "empty.png").touch()
+    whole = photo("whole.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    images = ("text.jpg", "empty.png", "half.jpg", "missing.png", photo("good.png"))
+    done = cfcam("explain", *images, "--model", model())
+    assert done.returncode == 1
+    failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert [line.split(":")[1].strip() for line in failed] == list(images[:4])
+    assert "Traceback" not in done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    assert sorted(p.name for p in (tmp_path / "cfcam-out").iterdir()) == [
+        "good.cfcam.npz",
+        "good.cfcam.png",
+    ]
+
+
+def test_folders_and_equal_stems(cfcam, model, photo, tmp_path):
+    photo("in/x.png")
+    photo("in/x.jpg", (20, 20))
+    photo("in/deeper/z.png")
+    (tmp_path / "in/notes.txt").write_text("not an image")
+    for _ in range(2):  # the second run must not explain the overlays of the first
+        done = cfcam("explain", "in", "in/x.png", "--model", model(), "--out", "in")
+        assert done.returncode == 0
+        assert "2 explained" in done.stderr
+    assert "note: in/x.png is written as x-2.cfcam.*" in done.stderr
+    assert cv2.imread(str(tmp_path / "in/x.cfcam.png")).shape == (20, 20, 3)
+    assert cv2.imread(str(tmp_path / "in/x-2.cfcam.png")).shape == (40, 60, 3)
+
+
+def test_labels_name_the_class_and_choose_it(cfcam, model, photo, tmp_path):
+    (tmp_path / "names.json").write_text(json.dumps(["cat, tom", "dog", "bird [red]", "crane"]))
+    (tmp_path / "names.txt").write_text("cat, tom\ndog\nbird [red]\ncrane\n")
+    for file in ("names.json", "names.txt"):
+        for wanted in ("bird [red]", "2"):
+            done = cfcam("explain", photo(), "-m", model(), "--labels", file, "--target", wanted)
+            assert done.returncode == 0, done.stderr
+            assert "  2 bird [red]  " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "nope"], "cf-cam, grad-cam, hires-cam"),
+        (["--preset", "nope"], "reference, paper, default"),
+        (["--preprocess", "nope"], "imagenet, tf, caffe, unit, raw"),
+        (["--target", "4"], "4 classes, 0 to 3"),
+        (["--target", "-1"], "4 classes, 0 to 3"),
+        (["--target", "dog"], "--labels"),
+        (["--labels", "three.txt", "--target", "dgo"], "did you mean 'dog'?"),
+        (["--labels", "five.txt"], "the model has 4"),
+        (["--labels", "none.txt"], "cannot read the labels 'none.txt'"),
+        (["--layer", "relu"], "did you mean 'relu/out'?"),
+        (["--out", "three.txt"], "cannot make the folder 'three.txt'"),
+        (["--model", "absent.tiny"], "absent.tiny"),
+        (["--model", "model.unknown"], ".unknown"),
+        (["--model", "bad.tiny"], "bad magic number"),
+        (["--model", "five.tiny"], "5 channels"),
+        (["--model", "signal.tiny"], "(None, 1, 16000)"),
+        (["--model", "gray.tiny", "--preprocess", "imagenet"], "use one of tf, unit, raw"),
+    ],
+)
+def test_one_clear_line_and_exit_2(cfcam, model, photo, tmp_path, arguments, message):  # noqa: PLR0917
+    (tmp_path / "three.txt").write_text("cat\ndog\nbird\n")
+    (tmp_path / "five.txt").write_text("a\nb\nc\nd\ne\n")
+    model("bad.tiny", error="bad magic number")
+    model("five.tiny", shape=[None, 5, 16, 16])
+    model("signal.tiny", shape=[None, 1, 16000])
+    model("gray.tiny", shape=[None, 1, 16, 16])
+    (tmp_path / "model.unknown").touch()
+    done = cfcam("explain", photo(), "--model", model(), *arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not list(tmp_path.glob("**/*.cfcam.*"))
+
+
+def test_gray_models_channels_last_and_free_sizes(cfcam, model, photo, tmp_path):
+    gray = model("gray.tiny", shape=[1, 20, 24, 1], layout="channels_last", classes=1)
+    done = cfcam("explain", photo(), "--model", gray)
+    assert done.returncode == 0, done.stderr
+    assert "input 1 x 20 x 24, preprocess unit" in done.stderr
+    assert done.stdout.splitlines()[1].split()[3] == "-"
+    done = cfcam("explain", photo(), "--model", model("free.tiny", shape=[None, 3, None, None]))
+    assert "input 3 x 224 x 224 (the model leaves the size open)" in done.stderr
+    loaded = cfcam_core.Explanation.load(tmp_path / "cfcam-out/photo.cfcam.npz")
+    assert loaded.heatmaps.shape == (1, 224, 224)
+
+
+def test_blank_maps_stand_in_the_status_column(cfcam, model, photo):
+    done = cfcam("explain", photo(), "--model", model(blank=True))
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1].endswith("zero_gradient")
+    assert "arning" not in done.stderr
+
+
+def test_other_warnings_are_one_line(cfcam, model, photo):
+    done = cfcam("explain", photo(), "--model", model(warning="two runtimes are installed"))
+    assert "warning: two runtimes are installed" in done.stderr.splitlines()
+    assert done.returncode == 0
+
+
+def test_long_names_stay_whole_in_a_pipe(cfcam, model, photo):
+    name = "a-very-long-name-" * 8 + ".png"
+    done = cfcam("explain", photo(name), "--model", model())
+    assert name in done.stdout
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_the_console_script_is_installed():
+    script = shutil.which("cfcam", path=str(Path(sys.executable).parent))
+    assert script is not None
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"cfcam {cfcam_core.__version__}\n"

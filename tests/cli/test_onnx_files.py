@@ -1,0 +1,103 @@
+"""The command line on real ``.onnx`` files: one made here, and a pretrained one on photographs."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import cfcam_core
+
+
+@pytest.fixture
+def onnx_file(tmp_path):
+    """Make a colour classifier: convolution, ReLU, pooling, a last step; class k likes band k."""
+    return partial(make_colours, tmp_path / "colours.onnx")
+
+
+def make_colours(path, last_step):
+    kernel = np.zeros((6, 3, 3, 3), np.float32)
+    for k in range(6):
+        kernel[k, k % 3, 1, 1] = 1
+    head = np.tile(np.eye(3, dtype=np.float32), (2, 1))
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel"], ["conv"], pads=[1, 1, 1, 1], strides=[4, 4]),
+        helper.make_node("Relu", ["conv"], ["features"]),
+        helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "head"], ["logits"]),
+        helper.make_node(last_step, ["logits"], ["probabilities"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 32, 32])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(kernel, "kernel"), numpy_helper.from_array(head, "head")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+def test_layers_and_maps_of_an_onnx_file(cfcam, onnx_file, photo, tmp_path):
+    model = onnx_file("Softmax")
+    listed = cfcam("layers", model)
+    assert [line.split()[0] for line in listed.stdout.splitlines()][1:] == ["conv", "features"]
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
+    done = cfcam(
+        *("explain", photo(), "--model", model, "--labels", "names.txt"),
+        *("--target", "red", "--preprocess", "unit", "--method", "grad-cam"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "  0 red  " in done.stdout
+    explanation = cfcam_core.Explanation.load(tmp_path / "cfcam-out/photo.cfcam.npz")
+    row, column = np.unravel_index(explanation.heatmaps[0].argmax(), (32, 32))
+    assert 4 <= row < 13  # the photo's red square: rows 5 to 15 of 40, columns 40 to 55 of 60
+    assert 21 <= column < 30
+    logits = explanation.scores[0]
+    share = np.exp(logits)[0] / np.exp(logits).sum()
+    assert f"{share:.1%}" in done.stdout
+
+
+def test_a_sigmoid_head_shows_sigmoids(cfcam, onnx_file, photo, tmp_path):
+    done = cfcam("explain", photo(), "--model", onnx_file("Sigmoid"), "--target", "1")
+    assert done.returncode == 0, done.stderr
+    header, row = done.stdout.splitlines()
+    assert header.split()[3] == "sigmoid"
+    logit = cfcam_core.Explanation.load(tmp_path / "cfcam-out/photo.cfcam.npz").scores[0, 1]
+    assert f"  {logit:.3f}  " in row
+    assert f"  {1 / (1 + np.exp(-logit)):.1%}  " in row
+
+
+def test_a_broken_onnx_file_is_one_line(cfcam, onnx_file, photo):
+    model = onnx_file("Softmax")
+    model.write_bytes(model.read_bytes()[:50])
+    done = cfcam("explain", photo(), "--model", model)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.real
+def test_a_pretrained_model_on_photographs(cfcam, tmp_path):
+    if "CFCAM_TEST_DATA" not in os.environ:
+        pytest.skip("CFCAM_TEST_DATA is not set")  # once it is, a missing file is a failure
+    data = Path(os.environ["CFCAM_TEST_DATA"])
+    done = cfcam(
+        *("explain", data / "images/elephant.jpg", data / "images/zebra.jpg"),
+        *("--model", data / "models/squeezenet1_1_fp16.onnx", "--preprocess", "caffe"),
+        *("--labels", data / "imagenet_classes.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    _, elephant, zebra = done.stdout.splitlines()
+    assert "386 African elephant" in elephant
+    assert "340 zebra" in zebra
+    heatmap = cfcam_core.Explanation.load(tmp_path / "cfcam-out/elephant.cfcam.npz").heatmaps[0]
+    on_the_animal = heatmap[40:185, 30:150].sum() / heatmap.sum()
+    assert on_the_animal > 0.6

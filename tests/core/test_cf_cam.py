@@ -1,0 +1,335 @@
+"""What must hold for CF-CAM on any arrays, under every preset and beyond."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.cluster import DBSCAN, HDBSCAN, OPTICS, AgglomerativeClustering
+
+import cfcam_core as cfcam
+from cfcam_core.clustering import cluster_channels
+from cfcam_core.methods import METHODS
+from cfcam_core.settings import PRESETS, Settings
+
+pytestmark = pytest.mark.filterwarnings("ignore:the map of sample")
+
+DEFAULT = Settings()
+VARIANTS = {
+    "-".join(map(str, choice)): replace(
+        DEFAULT,
+        cluster_on=choice[0],
+        average=choice[1],
+        weighting=choice[2],
+        filter=choice[3],
+        sign_split=choice[4],
+    )
+    for choice in itertools.product(
+        ("activations", "contributions"),
+        ("gradients", "directions", "both"),
+        ("linear", "element-wise"),
+        ("none", "gaussian", "bilateral"),
+        (True, False),
+    )
+}
+EVERY = {**PRESETS, **VARIANTS, "noise kept": replace(DEFAULT, noise="keep")}
+every = pytest.mark.parametrize("settings", EVERY.values(), ids=EVERY)
+without_reference = pytest.mark.parametrize(
+    "settings", [s for s in EVERY.values() if s.filter != "public-code"]
+)
+presets = pytest.mark.parametrize("settings", PRESETS.values(), ids=PRESETS)
+
+
+def relu_like(seed, channels=48, size=(5, 6)):
+    """Channels in groups that share a pattern, after a ReLU, some of them dead; gradients alike."""
+    rng = np.random.default_rng(seed)
+    patterns = rng.normal(size=(4, *size))
+    group = rng.integers(0, 4, channels)
+    A = np.maximum(patterns[group] + rng.normal(0, 0.4, (channels, *size)), 0)
+    A *= rng.lognormal(0, 0.5, (channels, *[1] * len(size)))
+    A[rng.random(channels) < 0.2] = 0
+    G = rng.normal(0, 1e-3, (4, *size))[group] + rng.normal(0, 5e-4, (channels, *size))
+    return A.astype(np.float32), G.astype(np.float32)
+
+
+def explain(A, G, settings, **kwargs):
+    return cfcam.explain_arrays(A, G, settings=settings, **kwargs)
+
+
+def assert_same_map(a, b, tolerance=1e-5):
+    np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(np.abs(b).max(), 1e-30))
+
+
+@every
+def test_heatmaps_lie_in_unit_interval_and_reach_one(settings):
+    for seed in range(3):
+        e = explain(*relu_like(seed), settings, size=(32, 40))
+        assert e.heatmaps.dtype == np.float32
+        assert e.heatmaps.shape == (1, 32, 40)
+        assert e.heatmaps.min() >= 0
+        assert e.heatmaps.max() == (1 if e.maps.max() > 0 else 0)
+
+
+@every
+def test_a_batch_gives_what_its_samples_give(settings):
+    samples = [relu_like(seed) for seed in range(3)]
+    batch = explain(*(np.stack(arrays) for arrays in zip(*samples, strict=True)), settings)
+    for n, (A, G) in enumerate(samples):
+        one = explain(A, G, settings)
+        for field in ("heatmaps", "maps", "weights", "labels"):
+            np.testing.assert_array_equal(getattr(batch, field)[n], getattr(one, field)[0])
+        assert batch.status[n] == one.status[0]
+
+
+@without_reference  # the public code's kernel is centred off the middle, its padding lopsided
+def test_flips_of_the_input_flip_the_map(settings):
+    A, G = relu_like(5)
+    whole = explain(A, G, settings)
+    for axis in (1, 2):
+        flipped = explain(np.flip(A, axis), np.flip(G, axis), settings)
+        assert_same_map(flipped.maps[0], np.flip(whole.maps[0], axis - 1), 1e-4)
+
+
+@every
+def test_channel_order_does_not_matter(settings):
+    """Border channels may join another cluster, so the data has none: groups lie far apart."""
+    rng = np.random.default_rng(0)
+    patterns = np.eye(20)[:4].reshape(4, 4, 5) * 10
+    group = np.repeat(np.arange(4), 10)
+    A = (patterns[group] + rng.uniform(0, 0.01, (40, 4, 5))).astype(np.float32)
+    G = (rng.normal(size=(4, 4, 5))[group] + rng.normal(0, 0.001, (40, 4, 5))).astype(np.float32)
+    order = rng.permutation(40)
+    a, b = explain(A, G, settings), explain(A[order], G[order], settings)
+    assert_same_map(b.maps, a.maps, 1e-4)
+    assert_same_map(b.weights[0], a.weights[0][order], 1e-4)
+
+
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("scale", [1e-25, 1e-9, 0.37, 1e8, 1e18])
+def test_scaling_activations_leaves_the_heatmap(settings, scale):
+    A, G = relu_like(7)
+    a, b = explain(A, G, settings), explain(A * np.float32(scale), G, settings)
+    assert_same_map(b.heatmaps, a.heatmaps, 1e-4)
+    np.testing.assert_array_equal(a.labels, b.labels)
+
+
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("scale", [1e-20, 1e-4, 2.5, 1e12])
+def test_scaling_gradients_scales_maps_and_weights(settings, scale):
+    A, G = relu_like(8)
+    a, b = explain(A, G, settings), explain(A, G * np.float32(scale), settings)
+    assert_same_map(b.maps, a.maps * scale, 1e-4)
+    assert_same_map(b.weights, a.weights * scale, 1e-4)
+    assert_same_map(b.heatmaps, a.heatmaps, 1e-4)
+
+
+@every
+def test_constant_in_constant_out(settings):
+    A = np.ones((12, 4, 4), np.float32) * np.linspace(1, 2, 12, dtype=np.float32)[:, None, None]
+    e = explain(A, np.full_like(A, 0.5), settings, size=(9, 9))
+    np.testing.assert_allclose(e.heatmaps, 1, rtol=1e-5)
+    assert np.ptp(e.maps) <= 1e-5 * e.maps.max()
+
+
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("size", [(9,), (6, 1), (1, 6), (1, 1), (3, 4, 5), (1,)])
+@pytest.mark.parametrize("channels", [1, 2, 3, 7])
+def test_every_shape_is_defined(settings, size, channels):
+    A, G = relu_like(9, channels, size)
+    A += np.float32(0.1)
+    e = explain(A, G, settings, spatial_dims=len(size))
+    assert e.maps.shape == (1, *size)
+    assert np.isfinite(e.heatmaps).all()
+
+
+def test_default_tells_classes_apart_where_the_public_code_is_blind():
+    place = np.eye(20)[:4].reshape(4, 4, 5)  # four groups of channels, each active in one place
+    group = np.repeat(np.arange(4), 10)
+    rng = np.random.default_rng(10)
+    A = (place[group] + rng.uniform(0, 0.1, (40, 4, 5))).astype(np.float32)
+    G = np.where(group == 0, 1e-3, -1e-4)[:, None, None] * np.ones_like(A)
+    other = np.roll(G, 10, axis=0)
+
+    def correlation(settings):
+        a, b = (explain(A, g, settings).heatmaps.ravel() for g in (G, other))
+        return np.corrcoef(a, b)[0, 1]
+
+    assert correlation(PRESETS["reference"]) > 0.9999
+    assert correlation(PRESETS["default"]) < 0.5
+
+
+def test_dead_channels_change_nothing_by_default():
+    A, G = relu_like(11)
+    live = A.any(axis=(1, 2))
+    rng = np.random.default_rng(0)
+    A2 = np.concatenate([A[live], np.zeros((200, *A.shape[1:]), np.float32)])
+    G2 = np.concatenate([G[live], rng.normal(size=(200, *A.shape[1:])).astype(np.float32)])
+    for settings in (DEFAULT, replace(DEFAULT, cluster_on="activations")):
+        a, b = explain(A[live], G[live], settings), explain(A2, G2, settings)
+        assert_same_map(b.maps, a.maps)
+        np.testing.assert_array_equal(b.labels[0, : live.sum()], a.labels[0])
+        assert (b.labels[0, live.sum() :] == -1).all()
+        assert (b.weights[0, live.sum() :] == 0).all()
+
+
+def test_dead_channels_undo_the_public_codes_clusters():
+    """The defect that `drop_dead` removes: many dead channels leave no live one in a cluster."""
+    A, G = relu_like(12, 100)
+    A[:60] = 0
+    labels = cluster_channels(A, G, PRESETS["reference"])
+    live = A.any(axis=(1, 2)) & (labels != -2)
+    assert live.sum() > 10
+    assert (labels[live] == -1).all()
+
+
+def test_without_averaging_partners_element_wise_is_hires_cam():
+    A, G = relu_like(13)
+    alone = replace(DEFAULT, noise="keep", clusterer=Everything(-1), average="gradients")
+    np.testing.assert_allclose(
+        explain(A, G, alone).maps, cfcam.explain_arrays(A, G, method="hires-cam").maps, rtol=1e-4
+    )
+
+
+def test_one_cluster_of_all_channels_is_the_mean_gradient():
+    A, G = relu_like(14)
+    together = replace(
+        DEFAULT,
+        clusterer=Everything(0),
+        average="gradients",
+        sign_split=False,
+        drop_dead=False,
+        dominant_percentile=None,
+    )
+    np.testing.assert_allclose(explain(A, G, together).maps[0], G.mean(0) * A.sum(0), rtol=2e-4)
+
+
+def test_directions_are_their_definition():
+    A, G = relu_like(15)
+    settings = replace(DEFAULT, average="directions")
+    e = explain(A, G, settings)
+    E = (G * A).reshape(len(A), -1).astype(np.float64)
+    labels, wanted = e.labels[0], np.zeros(E.shape[1])
+    for k in range(labels.max() + 1):
+        members = E[labels == k]
+        lengths = np.linalg.norm(members, axis=1)
+        direction = (members / lengths[:, None]).sum(axis=0)
+        wanted += lengths.sum() * direction / np.linalg.norm(direction)
+    wanted += E[labels == -2].sum(axis=0)
+    assert_same_map(e.maps[0].ravel(), wanted)
+
+
+def test_sign_split_is_its_definition():
+    A, G = relu_like(16)
+    e = explain(A, G, replace(DEFAULT, average="gradients"))
+    labels, wanted = e.labels[0], (G * A)[e.labels[0] == -2].sum(axis=0)
+    for k in range(labels.max() + 1):
+        for negative in (True, False):
+            half = (labels == k) & ((G.mean(axis=(1, 2)) < 0) == negative)
+            if half.any():
+                wanted = wanted + G[half].mean(axis=0) * A[half].sum(axis=0)
+    assert_same_map(e.maps[0], wanted)
+
+
+def test_both_is_the_geometric_mean():
+    A, G = relu_like(17)
+    a, b, both = (
+        explain(A, G, replace(DEFAULT, average=kind)).maps.clip(0)
+        for kind in ("directions", "gradients", "both")
+    )
+    assert_same_map(both, np.sqrt(a * b))
+
+
+@presets
+def test_weights_of_scalar_weightings_rebuild_the_map(settings):
+    A, G = relu_like(18)
+    e = explain(A, G, replace(settings, average="gradients", weighting="linear"))
+    assert_same_map(e.maps[0], np.tensordot(e.weights[0], A, 1))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weights_are_projections_of_the_terms(method):
+    """For a single channel the map is the channel's term."""
+    A, G = relu_like(19, 1)
+    A += np.float32(0.1)
+    e = cfcam.explain_arrays(A, G, method=method)
+    wanted = (e.maps[0] * A[0]).sum() / (A[0] * A[0]).sum()
+    assert e.weights[0, 0] == pytest.approx(wanted, rel=0.3 if method == "cf-cam" else 1e-5)
+
+
+class Everything:
+    """A clusterer that puts all rows into one group."""
+
+    def __init__(self, label):
+        self.label = label
+
+    def fit_predict(self, X):
+        self.seen = X
+        return np.full(len(X), self.label)
+
+
+@pytest.mark.parametrize(
+    "clusterer",
+    [HDBSCAN(min_cluster_size=3, copy=True), OPTICS(), AgglomerativeClustering(4), DBSCAN(0.9)],
+    ids=lambda c: type(c).__name__,
+)
+def test_any_scikit_learn_clusterer_takes_the_built_in_ones_place(clusterer):
+    A, G = relu_like(20)
+    before = dict(vars(clusterer))
+    e = explain(A, G, replace(DEFAULT, clusterer=clusterer))
+    assert vars(clusterer) == before  # fitted a copy
+    E = (G * A).reshape(len(A), -1)
+    rest = e.labels[0] != -2
+    rest &= E.any(axis=1)
+    units = E[rest] / np.linalg.norm(E[rest], axis=1, keepdims=True)
+    np.testing.assert_array_equal(e.labels[0][rest], clusterer.fit_predict(units))
+
+
+def test_built_in_dbscan_equals_scikit_learns_in_place():
+    A, G = relu_like(21, 200)
+    builtin = explain(A, G, DEFAULT)
+    rest = (builtin.labels[0] != -2) & A.any(axis=(1, 2))
+    E = (G * A).reshape(len(A), -1)[rest].astype(np.float64)
+    units = (E / np.linalg.norm(E, axis=1, keepdims=True)).astype(np.float32)
+    d = np.linalg.norm(units[:, None].astype(np.float64) - units[None], axis=2)
+    pairs = np.sort(d[np.triu_indices(len(d), 1)])
+    radius = np.repeat(pairs, 2)[int((2 * len(pairs) - 1) * 0.25)]
+    wanted = DBSCAN(
+        eps=radius * (1 + 1e-9), min_samples=max(2, int(len(d) * 0.05)), metric="precomputed"
+    )
+    np.testing.assert_array_equal(builtin.labels[0][rest], wanted.fit_predict(d))
+
+
+@pytest.mark.parametrize("labels", [[0, 1], "none", [0.5] * 3])
+def test_a_clusterer_that_misbehaves_is_named(labels):
+    class Bad:
+        def fit_predict(self, X):
+            return np.array(labels)
+
+    A, G = relu_like(22)
+    with pytest.raises(cfcam.InvalidInputError, match="Bad.*wanted integers of shape"):
+        explain(A, G, replace(DEFAULT, clusterer=Bad()))
+
+
+def test_a_clusterer_that_fails_is_named():
+    A, G = relu_like(22, 3)
+    with pytest.raises(cfcam.InvalidInputError, match=r"AgglomerativeClustering.* failed on"):
+        explain(A + 1, G, replace(DEFAULT, clusterer=AgglomerativeClustering(40)))
+
+
+def test_nothing_but_noise_is_kept_rather_than_leaving_a_blank_map():
+    A, G = relu_like(23)
+    settings = replace(DEFAULT, clusterer=Everything(-1), dominant_percentile=None)
+    assert explain(A, G, settings).maps.any()
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(EVERY)))
+def test_inputs_are_never_written_to(seed, name):
+    A, G = relu_like(seed, 12, (3, 3))
+    a, g = A.copy(), G.copy()
+    explain(A, G, EVERY[name])
+    np.testing.assert_array_equal(A, a)
+    np.testing.assert_array_equal(G, g)
+    assert A.flags.writeable
+    assert G.flags.writeable

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+import cfcam_core as cfcam
+from cfcam_core.evaluation import energy_in_mask, pointing_game
+
+CORNER = np.array([[1, 0], [0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("heatmap", "share"),
+    [
+        ([[1, 1], [1, 1]], 0.25),
+        ([[1, 0], [0, 0]], 1.0),
+        ([[0, 1], [0, 0]], 0.0),
+        ([[3, 1], [-5, 0]], 0.75),
+        ([[-3, 1], [0, 0]], 0.0),
+        ([[3e-30, 1e-30], [0, 0]], 0.75),
+    ],
+)
+def test_energy_is_the_share_of_the_positive_map_inside(heatmap, share):
+    assert energy_in_mask([heatmap], [CORNER]) == pytest.approx([share])
+
+
+@pytest.mark.parametrize("blank", [0.0, -1.0])
+def test_a_blank_map_has_no_energy_and_points_nowhere(blank):
+    heatmaps = np.array([np.full((2, 2), blank), CORNER])
+    energy = energy_in_mask(heatmaps, [CORNER, CORNER])
+    assert np.isnan(energy[0])
+    assert energy[1] == 1
+    assert pointing_game(heatmaps, [CORNER, CORNER]).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("heatmap", "hit"),
+    [
+        ([[3, 1], [2, 0]], True),
+        ([[1, 3], [2, 0]], False),
+        ([[3, 3], [0, 0]], False),
+        ([[1, 1], [1, 1]], False),
+        ([[-1, -2], [-2, -2]], False),
+    ],
+)
+def test_pointing_asks_for_every_highest_point(heatmap, hit):
+    assert pointing_game([heatmap], [CORNER]).tolist() == [hit]
+
+
+def test_two_highest_points_inside_are_a_hit():
+    assert pointing_game([[[3, 3], [0, 0]]], [[[1, 1], [0, 0]]]).all()
+
+
+def test_masks_may_be_bool_or_uint8_and_nothing_is_changed():
+    heatmaps = np.random.default_rng(0).uniform(0.1, 1, (3, 4, 5)).astype(np.float32)
+    masks = np.random.default_rng(1).integers(0, 2, (3, 4, 5), np.uint8)
+    before = heatmaps.copy(), masks.copy()
+    as_bytes = energy_in_mask(heatmaps, 255 * masks)
+    assert as_bytes.shape == (3,)
+    np.testing.assert_array_equal(as_bytes, energy_in_mask(heatmaps, masks.astype(bool)))
+    np.testing.assert_allclose(as_bytes + energy_in_mask(heatmaps, masks == 0), 1)
+    np.testing.assert_array_equal(heatmaps, before[0])
+    np.testing.assert_array_equal(masks, before[1])
+
+
+@pytest.mark.parametrize("measure", [energy_in_mask, pointing_game])
+@pytest.mark.parametrize(
+    ("heatmaps", "masks", "message"),
+    [
+        (np.ones((2, 4, 4)), np.ones((4, 4)), r"\(2, 4, 4\) and masks \(4, 4\)"),
+        (np.ones((2, 4, 4)), np.ones((2, 4, 5)), "same shape"),
+        (np.ones(4), np.ones(4), "same shape"),
+        (np.ones((0, 4, 4)), np.ones((0, 4, 4)), "no axis empty"),
+        (np.full((1, 2, 2), np.nan), np.ones((1, 2, 2)), "heatmaps contain 4 values"),
+    ],
+)
+def test_bad_arrays_are_refused(measure, heatmaps, masks, message):
+    with pytest.raises(cfcam.InvalidInputError, match=message):
+        measure(heatmaps, masks)

@@ -1,0 +1,91 @@
+"""Settings refuse what no stage understands; targets in every form."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+import cfcam_core as cfcam
+from cfcam_core import Settings
+from cfcam_core.targets import resolve_targets
+
+SCORES = np.array([[0.1, 0.9, 0.5], [2.0, 1.0, 0.0]], np.float32)
+
+
+def test_presets():
+    assert Settings.preset("default") == Settings()
+    reference, paper = Settings.preset("reference"), Settings.preset("paper")
+    assert replace(reference, filter="gaussian") == paper
+    assert reference.changed()["weighting"] == "softmax"
+    assert Settings().changed() == {}
+    with pytest.raises(cfcam.InvalidInputError, match="allowed are reference, paper, default"):
+        Settings.preset("best")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cluster_on", "pixels"),
+        ("eps_rule", "auto"),
+        ("noise", "maybe"),
+        ("average", ""),
+        ("filter", "median"),
+        ("weighting", None),
+        ("eps_percentile", 101),
+        ("eps_percentile", float("nan")),
+        ("dominant_percentile", -1),
+        ("min_samples_share", 2),
+        ("min_samples_least", 0),
+        ("eps_floor", -1.0),
+        ("sigma_spatial", 0),
+        ("sigma_range", float("inf")),
+        ("clusterer", "dbscan"),
+    ],
+)
+def test_settings_refuse(name, value):
+    with pytest.raises(cfcam.InvalidInputError, match=name):
+        Settings(**{name: value})
+
+
+def test_every_setting_is_documented():
+    text = __import__("inspect").getsource(Settings)
+    for field in fields(Settings):
+        assert f"    {field.name}: " in text
+        after = text.split(f"    {field.name}: ")[1].split("\n")[1]
+        assert after.strip().startswith('"""'), field.name
+
+
+def test_targets():
+    assert resolve_targets(None, SCORES)[0].tolist() == [1, 0]
+    assert resolve_targets(2, SCORES)[0].tolist() == [2, 2]
+    assert resolve_targets(np.int64(2), SCORES)[0].tolist() == [2, 2]
+    assert resolve_targets([2], SCORES)[0].tolist() == [2, 2]
+    targets, cotangents = resolve_targets((2, 0), SCORES)
+    assert targets.tolist() == [2, 0]
+    assert cotangents.tolist() == [[0, 0, 1], [1, 0, 0]]
+    second = resolve_targets(lambda s: s.argsort(axis=1)[:, -2], SCORES)[0]
+    assert second.tolist() == [2, 1]
+    difference = np.tile(np.array([1.0, -1.0, 0.0]), (2, 1))
+    targets, cotangents = resolve_targets(lambda s: difference, SCORES)
+    assert targets.tolist() == [-1, -1]
+    np.testing.assert_array_equal(cotangents, difference)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (3, "3 classes, 0 to 2"),
+        (-1, "out of range"),
+        ([0, 1, 2], "2 ints"),
+        ("cat", "does not name classes"),
+        (1.5, "does not name classes"),
+        ([[0, 1]], "does not name classes"),
+        ([[0], [1, 2]], "not a class index"),
+        (lambda s: np.full(s.shape, np.nan), "NaN"),
+        (lambda s: 7, "out of range"),
+        (True, "does not name classes"),
+    ],
+)
+def test_bad_targets(target, message):
+    with pytest.raises(cfcam.InvalidInputError, match=message):
+        resolve_targets(target, SCORES)

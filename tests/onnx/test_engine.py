@@ -1,0 +1,545 @@
+"""Whole models: gradients against finite differences and torch, layers, logits, batches, threads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cfcam_onnx
+import numpy as np
+import onnx
+import pytest
+from cfcam_core import Backend, InvalidInputError, LayerNotFoundError, UnsupportedOpError
+from cfcam_onnx import OnnxBackend
+from onnx import numpy_helper
+
+RNG = np.random.default_rng(5)
+CLOSE = {"rtol": 1e-5, "atol": 1e-7}
+
+
+def images(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape or (3, 3, 12, 10)).astype(np.float32)
+
+
+def opened(model: Any, **how: Any) -> OnnxBackend:
+    return cfcam_onnx.open_model(model, threads=1, **how)
+
+
+def numeric_gradient(backend: OnnxBackend, x: np.ndarray, layer: str, klass: int) -> np.ndarray:
+    """Central differences of one logit through the rest of the model, in a few random directions."""
+    capture = backend.capture(x, layer=layer, target=klass)
+    step, found = 1e-2, []
+    for _ in range(8):
+        v = RNG.standard_normal(capture.activations.shape).astype(np.float32)
+        ahead = backend.scores_from(capture.activations + step * v, x, layer=layer)
+        behind = backend.scores_from(capture.activations - step * v, x, layer=layer)
+        slope = ((ahead - behind) / (2 * step))[:, klass]
+        found.append([slope, (capture.gradients * v).reshape(len(x), -1).sum(axis=1)])
+    return np.array(found)
+
+
+# ---------------------------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize("layer", ["stem", "inner", "block", "gated", "last"])
+def test_gradient_is_the_slope_of_the_logit(small: Any, layer: str) -> None:
+    slopes = numeric_gradient(opened(small()), images(), layer, 2)
+    np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("layer", ["x", "stem", "inner", "block", "gated", "last"])
+def test_gradient_is_torch_autograd(small: Any, layer: str) -> None:
+    torch = pytest.importorskip("torch")
+    model, x = small(), images()
+    weights = [torch.tensor(numpy_helper.to_array(w)) for w in model.graph.initializer]
+    f = torch.nn.functional
+    seen = {"x": torch.tensor(x, requires_grad=True)}
+    seen["stem"] = torch.tanh(f.conv2d(seen["x"], *weights[0:2], stride=2, padding=1))
+    seen["inner"] = torch.sigmoid(f.conv2d(seen["stem"], *weights[2:4], padding=1, groups=4))
+    seen["block"] = seen["stem"] + seen["inner"]
+    gate = torch.sigmoid(f.conv2d(seen["block"].mean((2, 3), keepdim=True), *weights[4:6]))
+    seen["gated"] = seen["block"] * gate
+    seen["last"] = f.softplus(f.conv2d(seen["gated"], *weights[6:8]))
+    logits = seen["last"].mean((2, 3)) @ weights[8] + weights[9]
+    (wanted,) = torch.autograd.grad(logits[:, 3].sum(), seen[layer])
+    capture = opened(model).capture(x, layer=layer, target=3)
+    np.testing.assert_allclose(capture.gradients, wanted, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(capture.activations, seen[layer].detach(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(capture.scores, logits.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_tensor_read_three_times_and_broadcast(net: Any) -> None:
+    n = net("N", 4, 5, 6)
+    a = n.add("Tanh", n.x, name="a")
+    rows = n.add("ReduceMean", a, axes=[2], keepdims=1)  # (N, 4, 1, 6), broadcast back over rows
+    both = n.add("Add", n.add("Mul", a, rows), n.add("Mul", a, a))
+    backend = opened(n.model(n.head(both, 4)))
+    slopes = numeric_gradient(backend, images(2, 4, 5, 6), "a", 1)
+    np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize(("shape", "kernel"), [(("N", 3, 16), 3), (("N", 3, 6, 5, 4), 3)])
+def test_signals_and_volumes(net: Any, shape: tuple[Any, ...], kernel: int) -> None:
+    n, axes = net(*shape), len(shape) - 2
+    size = [kernel] * axes
+    hidden = n.add("Conv", n.x, n.normal(4, 3, *size), pads=[1] * 2 * axes, name="hidden")
+    last = n.add(
+        "Conv", n.add("Tanh", hidden), n.normal(6, 4, *size), strides=[2] + [1] * (axes - 1)
+    )
+    backend = opened(n.model(n.head(last, 6)))
+    x = images(2, *shape[1:])
+    assert backend.capture(x).input_size == shape[2:]
+    slopes = numeric_gradient(backend, x, "hidden", 1)
+    np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)
+
+
+def test_open_image_size_is_probed_and_stays_open(net: Any) -> None:
+    n = net("N", 3, "H", "W")
+    a = n.add("Tanh", n.conv(n.x, 3, 4, strides=[2, 2]), name="a")
+    shape = n.add("Shape", a)
+    batch = n.add("Slice", shape, np.array([0]), np.array([1]), np.array([0]))
+    flat = n.add("Concat", batch, np.array([4, -1]), axis=0)
+    pooled = n.add("ReduceMean", n.add("Reshape", a, flat), axes=[2], keepdims=0)
+    backend = opened(n.model(n.add("MatMul", pooled, n.normal(4, 5))))
+    assert backend.input_shape == (None, 3, None, None)
+    assert [(s.name, s.shape, s.is_default) for s in backend.layers()][-2:] == [
+        ("a", (None, 4, None, None), True),
+        ("reshape5", (None, 4, None), False),
+    ]
+    for size in ((16, 12), (21, 33)):
+        capture = backend.capture(images(2, 3, *size))
+        assert capture.input_size == size
+        assert capture.gradients.shape == (2, 4, -(-size[0] // 2), -(-size[1] // 2))
+        slopes = numeric_gradient(backend, images(2, 3, *size), "a", 0)
+        np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)
+
+
+def test_one_image_size_although_declared_open(net: Any) -> None:
+    n = net("N", 3, "H", "W")
+    a = n.conv(n.x, 3, 2, strides=[16, 16], name="a")
+    flat = n.add("Flatten", a)
+    backend = opened(n.model(n.add("MatMul", flat, n.normal(2 * 14 * 14, 5))))
+    assert backend.capture(images(1, 3, 224, 224)).activations.shape == (1, 2, 14, 14)
+    with pytest.raises(InvalidInputError, match="could not run the model on inputs of shape"):
+        backend.capture(images(1, 3, 100, 100))
+
+
+# ------------------------------------------------------------------------------------- logits
+
+
+@pytest.mark.parametrize("opset", [7, 11, 13, 17])
+@pytest.mark.parametrize("closing", ["Softmax", "LogSoftmax"])
+def test_logits_behind_a_closing_softmax(small: Any, closing: str, opset: int) -> None:
+    x, plain = images(), opened(small()).capture
+    backend = opened(small(closing=closing, opset=opset, ir=3 if opset < 9 else 8))
+    assert backend.logits_behind == (closing,)
+    assert opened(small()).logits_behind == ()
+    np.testing.assert_allclose(backend.capture(x).gradients, plain(x).gradients, **CLOSE)
+    np.testing.assert_allclose(backend.scores(x), plain(x).scores, rtol=1e-5, atol=1e-6)
+
+
+def written_out(n: Any, x: str, *, shifted: bool) -> str:
+    if shifted:
+        x = n.add("Sub", x, n.add("ReduceMax", x, axes=[1], keepdims=1))
+    e = n.add("Exp", x)
+    return n.add("Div", e, n.add("ReduceSum", e, np.array([1]), keepdims=1))
+
+
+CLOSINGS = {
+    "sigmoid": (lambda n, x: n.add("Sigmoid", x), "Sigmoid"),
+    "sigmoid, cast": (lambda n, x: n.add("Cast", n.add("Sigmoid", x), to=1), "Sigmoid"),
+    "softmax, reshape": (
+        lambda n, x: n.add("Reshape", n.add("Softmax", x), np.array([-1, 5])),
+        "Softmax",
+    ),
+    "softmax, identity, dropout": (
+        lambda n, x: n.add("Dropout", n.add("Identity", n.add("Softmax", x))),
+        "Softmax",
+    ),
+    "4-D softmax": (
+        lambda n, x: n.add("Softmax", n.add("Unsqueeze", x, np.array([2, 3])), axis=1),
+        "Softmax",
+    ),
+    "4-D softmax, flatten": (
+        lambda n, x: n.add(
+            "Flatten", n.add("Softmax", n.add("Unsqueeze", x, np.array([2, 3])), axis=1)
+        ),
+        "Softmax",
+    ),
+    "written out": (lambda n, x: written_out(n, x, shifted=False), "Div"),
+    "written out, shifted": (lambda n, x: written_out(n, x, shifted=True), "Div"),
+}
+
+
+@pytest.mark.parametrize("closing", CLOSINGS)
+def test_logits_behind_other_closings(net: Any, closing: str) -> None:
+    close, behind = CLOSINGS[closing]
+    models = []
+    for finish in (lambda _, x: x, close):
+        n = net("N", 3, 8, 8)
+        models.append(n.model(finish(n, n.head(n.add("Tanh", n.conv(n.x, 3, 4)), 4))))
+    plain, backend = map(opened, models)
+    x = images(2, 3, 8, 8)
+    assert backend.logits_behind == (behind,)
+    assert backend.classes == 5
+    np.testing.assert_allclose(backend.scores(x), plain.scores(x), **CLOSE)
+    np.testing.assert_allclose(backend.capture(x).gradients, plain.capture(x).gradients, **CLOSE)
+
+
+def test_a_gate_is_not_taken_for_a_closing_sigmoid(net: Any) -> None:
+    n = net("N", 3, 8, 8)
+    logits = n.head(n.conv(n.x, 3, 4), 4)
+    swish = n.add("Mul", logits, n.add("Sigmoid", logits))
+    assert opened(n.model(swish)).logits_behind == ()
+
+
+def test_the_output_can_be_chosen(net: Any) -> None:
+    n = net("N", 3, 8, 8)
+    hidden = n.conv(n.x, 3, 4)
+    first, second = n.head(hidden, 4), n.head(hidden, 4, classes=7)
+    model = n.model(hidden, first, second)
+    assert opened(model).classes == 5
+    assert opened(model, output=second).classes == 7
+    with pytest.raises(InvalidInputError, match=f"no output 'logits'; it has {hidden}, {first}"):
+        opened(model, output="logits")
+    with pytest.raises(InvalidInputError, match="not a classifier"):
+        opened(model, output=hidden)
+
+
+# ------------------------------------------------------------------------------------- layers
+
+
+def test_layers_are_the_cut_points(small: Any) -> None:
+    layers = opened(small()).layers()
+    names = [layer.name for layer in layers]
+    assert names == ["conv0", "stem", "block", "gated", "conv9", "last"]  # not inner, not gate
+    assert [layer.shape for layer in layers][-1] == (None, 6, 6, 5)
+    assert [layer.kind for layer in layers] == ["Conv", "Tanh", "Add", "Mul", "Conv", "Softplus"]
+    assert [layer.name for layer in layers if layer.is_default] == ["last"]
+
+
+@pytest.mark.parametrize(
+    ("size", "after", "wanted"),
+    [
+        (8, [("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2]})], "unit"),
+        (8, [("AveragePool", {"kernel_shape": [2, 2]}), ("Dropout", {})], "unit"),
+        (3, [("Relu", {})], "relu2"),
+        (2, [("Relu", {})], "relu2"),
+    ],
+)
+def test_default_layer_is_before_pools(
+    net: Any, size: int, after: list[tuple[str, dict[str, Any]]], wanted: str
+) -> None:
+    n = net("N", 3, size, size)
+    x = n.add("Relu", n.conv(n.x, 3, 4), name="unit")
+    for op, attrs in after:
+        x = n.add(op, x, **attrs)
+    assert default_of(opened(n.model(n.head(x, 4)))) == wanted
+
+
+def test_default_layer_prefers_three_by_three(net: Any) -> None:
+    n = net("N", 3, 6, 6)
+    fine = n.add("Relu", n.conv(n.x, 3, 4, strides=[2, 2]), name="fine")
+    coarse = n.add("Relu", n.conv(fine, 4, 4, strides=[2, 2]), name="coarse")
+    single = n.add("Relu", n.conv(coarse, 4, 4, strides=[2, 2]), name="single")
+    backend = opened(n.model(n.head(single, 4)))
+    assert default_of(backend) == "fine"
+    assert "single" not in [layer.name for layer in backend.layers()]  # a grid of 1 x 1
+    assert backend.capture(images(1, 3, 6, 6), layer="single").gradients.shape == (1, 4, 1, 1)
+
+
+def test_default_layer_is_before_maps_of_single_classes(net: Any) -> None:
+    n = net("N", 3, 6, 6)
+    mixed = n.add("Relu", n.conv(n.x, 3, 4), name="mixed")
+    maps = n.add("Relu", n.conv(mixed, 4, 5, 1))
+    backend = opened(n.model(n.add("Flatten", n.add("GlobalAveragePool", maps))))
+    assert default_of(backend) == "mixed"
+
+
+def test_a_model_without_spatial_layers(net: Any) -> None:
+    n = net("N", 7)
+    backend = opened(n.model(n.add("MatMul", n.add("Relu", n.x), n.normal(7, 5))))
+    assert backend.layers() == []
+    with pytest.raises(LayerNotFoundError, match="no layer with spatial axes"):
+        backend.capture(images(2, 7))
+
+
+def default_of(backend: OnnxBackend) -> str:
+    (name,) = [layer.name for layer in backend.layers() if layer.is_default]
+    return name
+
+
+def test_a_layer_by_name_node_index_or_itself(small: Any) -> None:
+    backend, x = opened(small()), images()
+    wanted = backend.capture(x, layer="gated")
+    for layer in ("node_gated", 3, -3, np.int64(3), backend.layers()[3]):
+        capture = backend.capture(x, layer=layer)
+        assert capture.layer == "gated"
+        np.testing.assert_array_equal(capture.gradients, wanted.gradients)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("gatd", "no layer 'gatd'; the closest names are gated"),
+        ("something else", "the closest names are "),
+        (6, "layer 6 is out of range: the model has 6 layers"),
+        (-7, "out of range"),
+        (2.5, "a float; pass a name, an index or None"),
+        (True, "a bool"),
+        ("flatten12", r"float32 of shape \(N, 6\); wanted a float tensor"),
+        ("dead", "the logits do not depend on layer 'dead'"),
+    ],
+)
+def test_a_layer_that_is_not_there(net: Any, small: Any, layer: Any, message: str) -> None:
+    model = small()
+    model.graph.node.append(onnx.helper.make_node("Relu", ["stem"], ["dead"]))
+    with pytest.raises(LayerNotFoundError, match=message):
+        opened(model).capture(images(), layer=layer)
+
+
+# ------------------------------------------------------------------------------- channels last
+
+
+def test_channels_last(net: Any) -> None:
+    """H, W and C all differ, inside and outside; the twin is the same net with channels first."""
+    n = net("N", 12, 10, 3)
+    x = n.add("Transpose", n.x, perm=[0, 3, 1, 2])
+    unit = n.add("Tanh", n.conv(x, 3, 7, strides=[2, 2]), name="unit")
+    back = n.add("Transpose", unit, perm=[0, 2, 3, 1], name="back")
+    last = n.add("Softplus", back, name="last")
+    pooled = n.add("ReduceMean", last, axes=[1, 2], keepdims=0)
+    dense = n.normal(7, 5)
+    backend = opened(n.model(n.add("MatMul", pooled, dense)))
+    assert backend.input_layout == "channels_last"
+    assert backend.input_shape == (None, 12, 10, 3)
+    assert default_of(backend) == "last"
+    x_last = images(2, 12, 10, 3)
+    capture = backend.capture(x_last, target=1)
+    assert capture.activations.shape == (2, 7, 6, 5)
+    assert capture.input_size == (12, 10)
+    wanted = np.broadcast_to(dense[:, 1, None, None] / 30, (2, 7, 6, 5))
+    np.testing.assert_allclose(capture.gradients, wanted, **CLOSE)
+    for layer in ("unit", "back", "last"):
+        slopes = numeric_gradient(backend, x_last, layer, 2)
+        np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)
+    np.testing.assert_array_equal(
+        backend.capture(x_last, layer="unit").activations,
+        backend.capture(x_last, layer="back").activations,
+    )
+
+
+# ------------------------------------------------------------------------------------ targets
+
+
+def test_targets(small: Any) -> None:
+    backend, x = opened(small()), images()
+    top = backend.capture(x)
+    np.testing.assert_array_equal(top.targets, backend.scores(x).argmax(axis=1))
+    for target in (top.targets, list(top.targets), lambda scores: scores.argmax(axis=1)):
+        same = backend.capture(x, target=target)
+        np.testing.assert_array_equal(same.gradients, top.gradients)
+        np.testing.assert_array_equal(same.targets, top.targets)
+    one, two = (backend.capture(x, target=k).gradients for k in (1, 2))
+    both = backend.capture(x, target=lambda s: np.tile([0, 1.0, -2.0, 0, 0], (len(s), 1)))
+    np.testing.assert_allclose(both.gradients, one - 2 * two, rtol=1e-4, atol=1e-7)
+    assert both.targets.tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("target", [5, -1, [0, 1], "dog", 1.5])
+def test_a_target_that_is_not_a_class(small: Any, target: Any) -> None:
+    with pytest.raises(InvalidInputError, match="target"):
+        opened(small()).capture(images(), target=target)
+
+
+# ------------------------------------------------------------------------------------ batches
+
+
+def test_a_batch_gives_what_its_samples_give(small: Any) -> None:
+    backend, x = opened(small()), images()
+    batch = backend.capture(x)
+    for i in range(len(x)):
+        single = backend.capture(x[i])  # without the batch axis
+        np.testing.assert_allclose(single.gradients[0], batch.gradients[i], **CLOSE)
+        np.testing.assert_allclose(single.scores[0], batch.scores[i], **CLOSE)
+
+
+@pytest.mark.parametrize("fixed", [1, 2, 4])
+def test_a_fixed_batch_takes_any_number_of_samples(small: Any, fixed: int) -> None:
+    backend, x = opened(small(fixed, 3, 12, 10)), images(5, 3, 12, 10)
+    wanted = opened(small()).capture(x, target=[0, 1, 2, 3, 4])
+    capture = backend.capture(x, target=[0, 1, 2, 3, 4])
+    assert backend.input_shape[0] == fixed
+    np.testing.assert_allclose(capture.gradients, wanted.gradients, **CLOSE)
+    np.testing.assert_allclose(backend.scores(x), wanted.scores, rtol=1e-5, atol=1e-6)
+    tail = backend.scores_from(capture.activations, x)
+    np.testing.assert_allclose(tail, wanted.scores, rtol=1e-5, atol=1e-6)
+
+
+def test_many_threads_at_once(small: Any) -> None:
+    backend, x = opened(small()), images()
+    jobs = [(layer, k) for k in range(5) for layer in (None, "stem", "block", 0)]
+    alone = [opened(small()).capture(x, layer=layer, target=k) for layer, k in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda job: backend.capture(x, layer=job[0], target=job[1]), jobs))
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a.gradients, b.gradients)
+
+
+# -------------------------------------------------------------------------------- scores_from
+
+
+def test_scores_from_follows_paths_around_the_layer(small: Any) -> None:
+    backend, x = opened(small()), images()
+    scores = backend.scores(x)
+    for layer in ("stem", "inner", "gated", None):
+        activations = backend.capture(x, layer=layer).activations
+        same = backend.scores_from(activations, x, layer=layer)
+        np.testing.assert_allclose(same, scores, rtol=1e-5, atol=1e-6)
+        assert abs(backend.scores_from(activations * 0, x, layer=layer) - scores).max() > 1e-3
+    with pytest.raises(InvalidInputError, match="activations of 2 samples and inputs of 3"):
+        backend.scores_from(activations[:2], x)
+    with pytest.raises(InvalidInputError, match=r"the model takes \(N, 6, 6, 5\)"):
+        backend.scores_from(activations[:, :4], x)
+
+
+# ------------------------------------------------------------------------- what is left alone
+
+
+def test_nothing_is_written_to_the_model(small: Any, tmp_path: Path) -> None:
+    model, path = small(closing="Softmax", opset=11), tmp_path / "model.onnx"
+    onnx.save(model, path)
+    before = path.read_bytes()
+    for source in (model, path, str(path), before):
+        backend = opened(source)
+        assert isinstance(backend, Backend)
+        backend.capture(images())
+        backend.scores_from(backend.capture(images()).activations, images())
+    assert path.read_bytes() == before
+    assert model.SerializeToString() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_graph_stays_standard_onnx(small: Any) -> None:
+    backend = opened(small())
+    program = backend._program("gradient", "stem")
+    onnx.checker.check_model(program, full_check=True)
+    assert {node.domain for node in program.graph.node} == {""}
+    forward = [node.SerializeToString() for node in small().graph.node]
+    assert [node.SerializeToString() for node in program.graph.node][: len(forward)] == forward
+
+
+def test_no_training_framework_is_imported() -> None:
+    code = (
+        "import sys; sys.modules.update(torch=None, tensorflow=None, keras=None, jax=None); "
+        "import cfcam_onnx; assert cfcam_onnx.open_model"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_two_runtimes_are_warned_of(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened(small())
+    monkeypatch.setattr(cfcam_onnx, "_is_installed", lambda _: True)
+    with pytest.warns(UserWarning, match="onnxruntime and onnxruntime-gpu are both installed"):
+        opened(small())
+
+
+# ----------------------------------------------------------------------- other kinds of model
+
+
+def test_float16(small: Any) -> None:
+    x = images()
+    backend = opened(small(dtype=np.float16, closing="Softmax"))
+    wanted = opened(small(closing="Softmax")).capture(x, layer="stem", target=1)
+    assert backend.input_dtype == np.float16
+    capture = backend.capture(x, layer="stem", target=1)
+    assert capture.gradients.dtype == np.float32
+    error = np.linalg.norm(capture.gradients - wanted.gradients)
+    assert error < 5e-3 * np.linalg.norm(wanted.gradients)
+
+
+def test_float64(small: Any, net: Any) -> None:
+    n = net("N", 4, 5, 6, dtype=np.float64)
+    a = n.add("Tanh", n.x, name="a")
+    pooled = n.add("ReduceMean", a, axes=[2, 3], keepdims=0)
+    backend = opened(n.model(n.add("MatMul", pooled, n.normal(4, 5))))
+    assert backend.capture(images(2, 4, 5, 6), layer="a").gradients.dtype == np.float32
+
+
+def test_several_inputs(net: Any) -> None:
+    n = net("N", 3, 6, 6)
+    other = n.input("mask", "N", 1, 6, 6)
+    a = n.add("Mul", n.conv(n.x, 3, 4), other, name="a")
+    backend = opened(n.model(n.head(a, 4)))
+    feeds = {"x": images(2, 3, 6, 6), "mask": images(2, 1, 6, 6)}
+    assert backend.input_names == ("x", "mask")
+    assert backend.capture(feeds).activations.shape == (2, 4, 6, 6)
+    np.testing.assert_allclose(
+        backend.scores_from(backend.capture(feeds).activations, feeds),
+        backend.scores(feeds),
+        **CLOSE,
+    )
+    with pytest.raises(InvalidInputError, match="inputs x, mask; pass a dict"):
+        backend.capture(feeds["x"])
+    with pytest.raises(InvalidInputError, match="inputs are named x; the model's are x, mask"):
+        backend.capture({"x": feeds["x"]})
+    with pytest.raises(InvalidInputError, match=r"hold \[1, 2\] samples"):
+        backend.capture({"x": feeds["x"][:1], "mask": feeds["mask"]})
+
+
+def test_integer_images(net: Any) -> None:
+    n = net("N", 6, 6, 3)
+    n.inputs[0] = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, ["N", 6, 6, 3])
+    x = n.add("Transpose", n.add("Cast", n.x, to=1), perm=[0, 3, 1, 2])
+    backend = opened(n.model(n.head(n.conv(x, 3, 4, name="a"), 4)))
+    assert backend.input_dtype == np.uint8
+    assert backend.capture(np.full((2, 6, 6, 3), 200), layer="a").gradients.shape == (2, 4, 6, 6)
+    with pytest.raises(InvalidInputError, match="values that uint8 cannot hold"):
+        backend.capture(np.full((2, 6, 6, 3), 0.5))
+    with pytest.raises(LayerNotFoundError, match="'x' is uint8"):
+        backend.capture(np.full((2, 6, 6, 3), 200), layer="x")
+
+
+# ----------------------------------------------------------------------- unsupported operators
+
+
+def test_all_unsupported_operators_are_listed_with_a_layer_that_works(net: Any) -> None:
+    n = net("N", 3, 6, 6)
+    a = n.conv(n.x, 3, 4, name="a")
+    b = n.add("CumSum", n.add("CumSum", a, np.array(2)), np.array(3), name="b")
+    c = n.add("Hardmax", b, name="c")
+    d = n.add("Tanh", c, name="d")
+    backend = opened(n.model(n.head(n.conv(d, 4, 4, name="e"), 4)))
+    x = images(2, 3, 6, 6)
+    with pytest.raises(UnsupportedOpError) as caught:
+        backend.capture(x, layer="a")
+    message = str(caught.value)
+    assert "CumSum (2x, first at 'node_cumsum1'): no gradient rule" in message
+    assert "Hardmax (1x, first at 'node_c'): no gradient rule" in message
+    assert "The nearest later layer that works is 'c'" in message
+    assert backend.capture(x, layer="c").gradients.any()
+    assert backend.capture(x).layer == "e"  # what lies before the layer does not matter
+
+
+def test_a_refused_attribute_is_named(net: Any) -> None:
+    n = net("N", 3, 6, 6)
+    a = n.conv(n.x, 3, 4, name="a")
+    pooled = n.add("MaxPool", a, outputs=2, kernel_shape=[2, 2], storage_order=1)
+    backend = opened(n.model(n.head(pooled, 4)))
+    with pytest.raises(UnsupportedOpError, match=r"MaxPool \(1x.*storage_order=1"):
+        backend.capture(images(2, 3, 6, 6), layer="a")
+
+
+def test_no_gradient_for_a_computed_kernel(net: Any) -> None:
+    n = net(1, 3, 6, 6)
+    a = n.add("Tanh", n.x, name="a")
+    b = n.add("Conv", n.add("Relu", n.x), n.add("Slice", a, *map(np.array, ([0], [2], [2]))))
+    model = n.model(n.add("Flatten", n.add("GlobalAveragePool", b)))
+    with pytest.raises(UnsupportedOpError, match="no gradient with respect to input 1"):
+        opened(model).capture(images(1, 3, 6, 6), layer="a")
