@@ -1,7 +1,7 @@
 """ONNX models for cfcam: exact gradients of any ``.onnx`` classifier, run by plain onnxruntime.
 
-The backward pass is written into a copy of the graph as ordinary ONNX nodes. Neither torch nor tensorflow is ever
-imported here, and the user's file is never written to.
+The backward pass is written into a copy of the graph as ordinary ONNX nodes. Neither torch nor
+tensorflow is ever imported here, and the user's file is never written to.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The reverse sweep: from a cotangent of the logits to one of any tensor they depend on.
 
-The only place that walks a graph backwards, adds cotangents up, and undoes broadcasting. The rules are looked up, not
-known, and the model's own nodes are never changed.
+The only place that walks a graph backwards, adds cotangents up, and undoes broadcasting. The
+rules are looked up, not known, and the model's own nodes are never changed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from cfcam_onnx._emit import Emitter, Node, Tensor
+from cfcam_onnx._emit import Emitter
 from cfcam_onnx._graph import STANDARD, Graph, Shape, operator, reads
 from cfcam_onnx._rules import RULES, ZERO_GRADIENT, Rule
+from cfcam_onnx._tensor import Node, Tensor
 
 
 @dataclass(slots=True)
@@ -42,7 +43,7 @@ class Problems:
 
 
 def active_tensors(graph: Graph, target: str, logits: str) -> set[str]:
-    """Return the float tensors between `target` and `logits`, both included; empty if they are not connected."""
+    """Return the float tensors between `target` and `logits`, both included, if any."""
     nodes = [node for node in graph.needed([logits]) if not _is_zero(node)]
     after = {target}
     for node in nodes:
@@ -81,7 +82,7 @@ def sweep(
             found = _apply(emit, node, gs, active)
         except NotImplementedError as reason:
             problems.add(proto, str(reason))
-            found = {name: cotangent for name in read}  # go on, to find the other problems too
+            found = dict.fromkeys(read, cotangent)  # go on, to find the other problems too
         for name, g in found.items():
             parts[name].append(g)
     if problems or target not in active:

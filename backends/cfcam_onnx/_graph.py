@@ -5,7 +5,6 @@ Facts only. Nothing is emitted here and nothing walks backwards; a fact that is 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 Dim = int | str | None
-"""A fixed size; a name, for a size that varies but equals every other size of that name; or unknown."""
+"""A fixed size; a name, which stands for one varying size wherever it occurs; or unknown."""
 
 Shape = tuple[Dim, ...]
 
@@ -33,9 +32,8 @@ class Graph:
         self.inputs = [v for v in model.graph.input if v.name not in self.initializers]
         self.nodes: list[onnx.NodeProto] = []
         self.producer: dict[str, onnx.NodeProto] = {}
-        self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         self.samples: dict[str, tuple[int, ...]] = {}
-        self._shapes: dict[str, Shape] = {}
+        self._shapes: dict[str, Shape | None] = {}
         self._types: dict[str, int] = {}
         self._values: dict[str, NDArray[Any]] = {}
         for name, tensor in self.initializers.items():
@@ -49,12 +47,10 @@ class Graph:
         """Add a node after all others."""
         self.nodes.append(node)
         self.producer.update((name, node) for name in node.output if name)
-        for name in set(reads(node)):
-            self.consumers[name].append(node)
 
     def learn(
         self,
-        shapes: Mapping[str, Shape],
+        shapes: Mapping[str, Shape | None],
         values: Mapping[str, NDArray[Any]],
         samples: Mapping[str, tuple[int, ...]],
     ) -> None:
@@ -110,7 +106,7 @@ class Graph:
         return found[::-1]
 
     def reached(self, sources: Iterable[str], through: Iterable[onnx.NodeProto]) -> set[str]:
-        """Return the tensors that `sources` influence by way of the given nodes, themselves included."""
+        """Return the tensors that `sources` influence through the given nodes, and themselves."""
         seen = set(sources)
         for node in through:
             if seen.intersection(reads(node)):

@@ -58,11 +58,13 @@ class Input:
         if self.dtype.kind == "f" and not np.isfinite(converted).all():
             bad = int((~np.isfinite(converted)).sum())
             raise InvalidInputError(
-                f"{self._called} holds {bad} values that are NaN or infinite in {self.dtype}; clean the array"
+                f"{self._called} holds {bad} values that are NaN or infinite in {self.dtype}; "
+                "clean the array"
             )
         if self.dtype.kind in "iu" and not np.array_equal(converted, array):
             raise InvalidInputError(
-                f"{self._called} has values that {self.dtype} cannot hold; the model takes them unscaled"
+                f"{self._called} has values that {self.dtype} cannot hold; the model takes them "
+                "unscaled"
             )
         return converted
 
@@ -91,7 +93,8 @@ class Input:
                     f"{array.shape[self.channels]}"
                 )
         raise InvalidInputError(
-            f"{self._called} has shape {array.shape}; the model takes {shown(self.shape)}, or one sample without the "
+            f"{self._called} has shape {array.shape}; the model takes {shown(self.shape)}, or "
+            "one sample without the "
             f"first axis; {advice}"
         )
 

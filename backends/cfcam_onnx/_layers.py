@@ -1,4 +1,4 @@
-"""Which tensors can be explained: cut points, their channel axes, and the one to take by default."""
+"""Which tensors can be explained: cut points, their channel axes, and the default."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ AXES_MOVE = frozenset(
         *("MatMul", "Reshape", "Shape", "Size", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
     }
 )
-"""Operators whose output's axes are not those of their input; of all others equal ranks mean equal axes."""
+"""Operators that change what an axis means; in all others, equal ranks mean equal axes."""
 
 PASSED_OVER = frozenset(
     {
@@ -42,7 +42,7 @@ PASSED_OVER = frozenset(
         *("Slice", "Transpose"),
     }
 )
-"""Operators whose output is no default layer: what they read says the same, at a finer or equal grid."""
+"""Operators whose output is no default layer: what they read says as much, on no coarser grid."""
 
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
@@ -68,7 +68,7 @@ class Site:
 
 
 def site(graph: Graph, name: str, channels: dict[str, int]) -> Site | None:
-    """Return what is known of a tensor as a layer, or None if it has no spatial axes or no gradient."""
+    """Return a tensor seen as a layer, or None if it has no spatial axes or no gradient."""
     shape = graph.sample_shape(name)
     if shape is None or not 3 <= len(shape) <= 5 or not graph.is_float(name):
         return None
@@ -105,8 +105,9 @@ def cut_points(graph: Graph, logits: str) -> list[str]:
 def channel_axes(graph: Graph) -> dict[str, int]:
     """Return the axis of the channels of each tensor for which the operators around it tell.
 
-    What convolutions say is spread first, along operators that keep their axes and through transpositions; then
-    the weaker signs of a channels-last model: pooling over axes 1 and 2, or a dense layer on the last axis.
+    What convolutions say is spread first, along operators that keep their axes and through
+    transpositions; then the weaker signs of a channels-last model: pooling over axes 1 and 2, or
+    a dense layer on the last axis.
     """
     found: dict[str, int] = {}
     for node in graph.nodes:
@@ -126,28 +127,44 @@ def channel_axes(graph: Graph) -> dict[str, int]:
 
 
 def default_site(graph: Graph, logits: str, sites: list[Site]) -> Site | None:
-    """Return the last place before the grid collapses whose channels are still weighed against each other.
+    """Return the last place before the grid collapses whose channels are weighed later on.
 
-    That leaves out maps of single classes, in which only one channel has a gradient. Places with as many axes as the
-    model's input go first, then grids of at least 3 positions an axis.
+    That leaves out maps of single classes, in which only one channel has a gradient. Places with
+    as many axes as the model's input go first, then grids of at least 3 positions an axis.
     """
     rank = len(graph.shape(graph.inputs[0].name) or ())
-    weighed = _before_weights(graph, logits)
+    weighed = _before(graph, logits, WEIGHTED)
     plain = [s for s in sites if s.kind not in PASSED_OVER]
     mixed = [s for s in plain if s.name in weighed] or plain
     own = [s for s in mixed if len(s.grid) + 2 == rank]
-    for candidates in (own, mixed, sites):
+    for candidates in (_tokens(graph, logits, mixed, own), own, mixed, sites):
         fine = [s for s in candidates if s.least >= 3] or candidates
         if fine:
             return fine[-1]
     return None
 
 
-def _before_weights(graph: Graph, logits: str) -> set[str]:
-    """Return the tensors that an operator with weights comes after."""
+def _tokens(graph: Graph, logits: str, sites: list[Site], maps: list[Site]) -> list[Site]:
+    """Return the token layers (N, T, C) of a transformer: two or more after the last map.
+
+    Where the head picks single tokens, what comes after the last attention has a gradient at those
+    only, and is left out.
+    """
+    after = sites[sites.index(maps[-1]) + 1 :] if maps and len(maps[-1].grid) > 1 else []
+    tokens = [s for s in after if len(s.grid) == 1 and s.channels == 2]
+    if len(tokens) < 2:
+        return []
+    head = graph.needed([logits], leaves=[tokens[-1].name])
+    attended = _before(graph, logits, frozenset({"Softmax"}))
+    picks = any(node.op_type in {"Gather", "Slice"} for node in head)
+    return [s for s in tokens if s.name in attended] if picks else tokens
+
+
+def _before(graph: Graph, logits: str, operators: frozenset[str]) -> set[str]:
+    """Return the tensors that lead to one of the operators, and through it to the logits."""
     found: set[str] = set()
     for node in reversed(graph.needed([logits])):
-        if node.op_type in WEIGHTED or found.intersection(node.output):
+        if node.op_type in operators or found.intersection(node.output):
             found.update(reads(node))
     return found
 
@@ -164,7 +181,7 @@ def _spread(graph: Graph, found: dict[str, int]) -> None:
 
 
 def _links(graph: Graph, node: onnx.NodeProto) -> Iterable[tuple[str, str, list[int]]]:
-    """Yield pairs of an input and the output whose axes correspond: output axis i is input axis perm[i]."""
+    """Yield an input, an output and a permutation: output axis i is input axis perm[i]."""
     shape = graph.shape(node.output[0]) if node.output else None
     if shape is None or len(shape) < 3:
         return

@@ -1,4 +1,4 @@
-"""Where the logits are: the output that names classes, looked at behind a closing Softmax or Sigmoid."""
+"""Where the logits are: the output that names classes, or what a closing Softmax reads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx
 
 from cfcam_core.errors import InvalidInputError
 from cfcam_onnx._emit import PREFIX
-from cfcam_onnx._graph import Graph, operator
+from cfcam_onnx._graph import Graph
 
 LOGITS = f"{PREFIX}logits"
 """Name of the logits where they have to be brought to two axes."""
@@ -41,7 +41,8 @@ def find_logits(graph: Graph, output: str | None = None) -> tuple[str, tuple[str
     candidates = [name for name in ([output] if output else names) if _is_scores(graph, name)]
     if not candidates:
         raise InvalidInputError(
-            "this is not a classifier: wanted a float output of shape (N, classes), but the outputs are "
+            "this is not a classifier: wanted a float output of shape (N, classes), but the "
+            "outputs are "
             + ", ".join(f"{name} {graph.dtype(name)} {graph.sample_shape(name)}" for name in names)
         )
     name = min(candidates, key=lambda n: len(graph.shape(n) or ()) != 2)
@@ -60,11 +61,11 @@ def _look_through(graph: Graph, name: str) -> tuple[str, tuple[str, ...]]:
     at = name
     while at in graph.producer:
         node = graph.producer[at]
-        source = _softmax_written_out(graph, node)
+        kind, source = "Softmax", _softmax_written_out(graph, node)
         if source is None and node.op_type in SQUASHING:
-            source = node.input[0]
+            kind, source = node.op_type, node.input[0]
         if source is not None:
-            return (source, (operator(node),)) if _is_scores(graph, source) else (name, ())
+            return (source, (kind,)) if _is_scores(graph, source) else (name, ())
         if node.op_type not in TRANSPARENT:
             break
         at = node.input[0]

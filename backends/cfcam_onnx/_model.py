@@ -1,11 +1,12 @@
-"""From what a user passes to a model that can be worked on: read, checked, and brought to a modern operator set.
+"""From what a user passes to a model to work on: read, checked, in a modern operator set.
 
 The user's file and ModelProto are only read. Nothing is run here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,18 @@ from typing import Any
 import onnx
 import onnx.inliner
 import onnx.version_converter
-from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import shape_inference
 
-from cfcam_core.errors import InvalidInputError, UnsupportedOpError
+from cfcam_core.errors import CfcamError, InvalidInputError, UnsupportedOpError
 from cfcam_onnx._graph import STANDARD, operator, opset_of
 from cfcam_onnx._rules import RULES, ZERO_GRADIENT
 
 LEAST_OPSET = 16
-"""Operator set that the gradient of an overlapping MaxPool needs: the first in which ScatterElements adds."""
+"""First operator set in which ScatterElements adds, as the gradient of a MaxPool must."""
 
 TARGET_OPSET = 17
-"""Operator set that older models are converted to: the last before Reduce* and others take axes as inputs."""
+"""Operator set that older models are converted to."""
 
 RUNTIME_DOMAINS = frozenset({*STANDARD, "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 """Operator domains that onnxruntime brings along."""
@@ -57,16 +58,19 @@ def read_model(model: Any) -> onnx.ModelProto:
         proto.CopyFrom(model)
     else:
         raise InvalidInputError(
-            f"a {type(model).__name__} is not an ONNX model; pass a path, bytes or an onnx.ModelProto"
+            f"a {type(model).__name__} is not an ONNX model; pass a path, bytes or an "
+            "onnx.ModelProto"
         )
     if not proto.graph.node or not proto.graph.output:
         raise InvalidInputError(
-            f"{where} holds no ONNX graph with nodes and outputs; export the model again, or copy it again in full"
+            f"{where} holds no ONNX graph with nodes and outputs; export the model again, or "
+            "copy it again in full"
         )
     external = onnx.TensorProto.EXTERNAL
     if any(tensor.data_location == external for tensor in proto.graph.initializer):
         raise InvalidInputError(
-            f"{where} refers to weights in another file; pass the path of the .onnx file, with the weights beside it"
+            f"{where} refers to weights in another file; pass the path of the .onnx file, with "
+            "the weights beside it"
         )
     return proto
 
@@ -78,7 +82,8 @@ def _parse(source: Path | bytes, where: str) -> onnx.ModelProto:
         return onnx.load(source)
     except onnx.checker.ValidationError as error:
         raise InvalidInputError(
-            f"the weights of {where} cannot be read: {error}. They must lie in the model's folder or below it"
+            f"the weights of {where} cannot be read: {error}. They must lie in the model's "
+            "folder or below it"
         ) from error
     except (DecodeError, OSError, ValueError, RuntimeError) as error:
         raise InvalidInputError(
@@ -86,27 +91,36 @@ def _parse(source: Path | bytes, where: str) -> onnx.ModelProto:
         ) from error
 
 
+@contextmanager
+def blaming(model: onnx.ModelProto) -> Iterator[None]:
+    """Turn an unforeseen error into `InvalidInputError` if ONNX's own checker faults the model."""
+    try:
+        yield
+    except CfcamError:
+        raise
+    except Exception as error:
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except (onnx.checker.ValidationError, shape_inference.InferenceError, ValueError) as fault:
+            raise InvalidInputError(
+                f"the model is not valid ONNX: {fault}. Export it again"
+            ) from error
+        raise
+
+
 def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with functions inlined, in an operator set that gradients can be written in.
 
-    Sizes noted in the file are dropped and inferred anew: they are stale where somebody has edited the batch axis.
+    Sizes noted in the file are dropped and inferred anew: they are stale where somebody has
+    edited the batch axis.
 
     Raises
     ------
     InvalidInputError
-        The operator set is too old and cannot be converted, or the model is larger than 2 GB.
+        The operator set is too old and cannot be converted.
     UnsupportedOpError
         Operators that onnxruntime does not have.
     """
-    try:
-        return _prepare(model)
-    except (EncodeError, RuntimeError, TypeError, ValueError) as error:
-        raise InvalidInputError(
-            f"the model cannot be processed: {error}; models up to 2 GB are supported"
-        ) from error
-
-
-def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     _refuse_unknown(model)
@@ -120,7 +134,8 @@ def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:
         except RuntimeError as error:
             if opset < 13:
                 raise InvalidInputError(
-                    f"the model uses operator set {opset}, which cannot be converted to {TARGET_OPSET}: {error}. "
+                    f"the model uses operator set {opset}, which cannot be converted to "
+                    f"{TARGET_OPSET}: {error}. "
                     "Export it with a newer operator set"
                 ) from error
     model = _without_compositions(model)
@@ -155,7 +170,8 @@ def _refuse_unknown(model: onnx.ModelProto) -> None:
     if unknown:
         names = _counted(map(operator, unknown))
         raise UnsupportedOpError(
-            f"onnxruntime has no operators {names}, the first at {unknown[0].name or unknown[0].output[0]!r}; "
+            f"onnxruntime has no operators {names}, the first at "
+            f"{unknown[0].name or unknown[0].output[0]!r}; "
             "export the model with standard operators"
         )
 

@@ -1,7 +1,8 @@
-"""A trial run that shows the shape of every tensor, so that no rule has to understand an exporter's shape arithmetic.
+"""A trial run that shows every shape, so that no rule has to follow an exporter's arithmetic.
 
-The model runs on noise with two batch sizes and, where the image size is open, on two image sizes: a size that stays is
-fixed, two that change alike are equal. What is computed from shapes alone and stays is a constant.
+The model runs on noise with two batch sizes and, where the image size is open, on two image
+sizes: a size that stays is fixed, two that change alike are equal. What is computed from shapes
+alone and stays is a constant.
 """
 
 from __future__ import annotations
@@ -16,22 +17,23 @@ from onnx import helper
 
 from cfcam_core.errors import InvalidInputError
 from cfcam_onnx._emit import PREFIX, SHARED_UP_TO
-from cfcam_onnx._graph import Dim, Graph
+from cfcam_onnx._graph import Dim, Graph, Shape
 from cfcam_onnx._session import Session
 
 BATCHES = (2, 3)
 """Batch sizes of the two runs, where the batch is open."""
 
-OPEN_SIZES: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    1: ((1024,), (1536,)),
-    2: ((224, 256), (320, 384)),
-    3: ((3, 224, 256), (3, 320, 384)),
+OPEN_SIZES: dict[int, list[list[tuple[int, ...]]]] = {
+    1: [[(1024,), (1536,)], [(1024,)]],
+    2: [[(224, 256), (320, 384)], [(224, 224), (320, 320)], [(224, 224)]],
+    3: [[(3, 224, 256), (3, 320, 384)], [(3, 224, 224), (3, 320, 320)], [(3, 224, 224)]],
 }
-"""Sizes tried for the open axes behind the batch, by their number: a signal, an image, an image with its
-channels left open. All differ, so that axes are told apart."""
+"""Sizes tried for the open axes behind the batch, by their number: a signal, an image, an image
+with its channels left open. First all differ, so that axes are told apart; then images are square;
+last comes a single size, for models that declare it open and take only one."""
 
-ONE_SIZE = {1: (1024,), 2: (224, 224), 3: (3, 224, 224)}
-"""Sizes for models that declare their image size open and yet take one only."""
+LARGEST_SAMPLE = 1 << 22
+"""Elements of one sample up to which a trial run is affordable: an RGB image of 1182 x 1182."""
 
 
 def is_incomplete(graph: Graph) -> bool:
@@ -45,7 +47,7 @@ def is_incomplete(graph: Graph) -> bool:
 
 
 def probe(graph: Graph, outputs: list[str], *, threads: int | None = None) -> None:
-    """Run the model and let the graph learn what is seen; a model that cannot be run teaches nothing."""
+    """Run the model and let the graph learn from it; one that does not run teaches nothing."""
     nodes = graph.needed(outputs)
     flowing = [node for node in nodes if node.op_type not in {"Shape", "Size"}]
     varying = graph.reached([v.name for v in graph.inputs], flowing)
@@ -61,23 +63,23 @@ def probe(graph: Graph, outputs: list[str], *, threads: int | None = None) -> No
     except InvalidInputError:
         return
     for plan in _plans(graph):
+        feeds = [_noise(graph, batch, sizes) for batch, sizes in plan]
+        if any(array[:1].size > LARGEST_SAMPLE for array in feeds[-1].values()):
+            return
         try:
-            runs = [session(_noise(graph, *how)) for how in plan]
+            runs = [session(feed) for feed in feeds]
         except InvalidInputError:
             continue
-        count = len(tensors)
-        seen = [[tuple(shape.tolist()) for shape in run[:count]] for run in runs]
+        count, names = len(tensors), [*feeds[0], *tensors]
+        seen = [
+            [*(array.shape for array in feed.values()), *(tuple(s.tolist()) for s in run[:count])]
+            for feed, run in zip(feeds, runs, strict=True)
+        ]
         values = zip(small, *(run[count:] for run in runs), strict=True)
         graph.learn(
-            {
-                name: tuple(
-                    _same(axis, sizes) for axis, sizes in enumerate(zip(*shapes, strict=True))
-                )
-                for name, *shapes in zip(tensors, *seen, strict=True)
-                if len({len(shape) for shape in shapes}) == 1
-            },
+            {name: _common(shapes) for name, *shapes in zip(names, *seen, strict=True)},
             {name: first for name, first, *rest in values if _constant(first, rest)},
-            dict(zip(tensors, seen[0], strict=True)),
+            dict(zip(names, seen[0], strict=True)),
         )
         return
 
@@ -87,12 +89,9 @@ def _plans(graph: Graph) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
     shapes = [graph.shape(v.name) or () for v in graph.inputs]
     opened = max((_open_axes(shape) for shape in shapes), default=0)
     batches = BATCHES if any(s and not isinstance(s[0], int) for s in shapes) else (1,)
-    if not opened:
-        yield [(batch, ()) for batch in batches]
-    elif opened in OPEN_SIZES:
-        first, second = OPEN_SIZES[opened]
-        yield [(batches[0], first), (batches[-1], second)]
-        yield [(batch, ONE_SIZE[opened]) for batch in batches]
+    for sizes in OPEN_SIZES.get(opened, [] if opened else [[()]]):
+        runs = max(len(batches), len(sizes))
+        yield [(batches[i % len(batches)], sizes[i % len(sizes)]) for i in range(runs)]
 
 
 def _open_axes(shape: tuple[Dim, ...]) -> int:
@@ -135,6 +134,13 @@ def _instrumented(
 def _maybe_small(graph: Graph, name: str) -> bool:
     shape = graph.shape(name)
     return graph.producer[name].op_type != "Constant" and (shape is None or len(shape) <= 1)
+
+
+def _common(shapes: list[tuple[int, ...]]) -> Shape | None:
+    """Return what all runs agree on, or None if not even the rank."""
+    if len({len(shape) for shape in shapes}) > 1:
+        return None
+    return tuple(_same(axis, sizes) for axis, sizes in enumerate(zip(*shapes, strict=True)))
 
 
 def _same(axis: int, sizes: tuple[int, ...]) -> Dim:

@@ -1,6 +1,7 @@
-"""The three models that are made from the user's: forward, forward with gradient, and from a layer on.
+"""The three models made from the user's: forward, forward with gradient, and from a layer on.
 
-Each is a plain ONNX model that any runtime runs. The user's nodes and weights stand in it as they are.
+Each is a plain ONNX model that any runtime runs. The user's nodes and weights stand in it as
+they are.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from cfcam_core.errors import UnsupportedOpError
-from cfcam_onnx._emit import PREFIX, Emitter, Tensor
+from cfcam_onnx._emit import PREFIX, Emitter
 from cfcam_onnx._gradient import Problems, sweep
 from cfcam_onnx._graph import Dim, Graph, reads
+from cfcam_onnx._tensor import Tensor
 
 COTANGENT = f"{PREFIX}cotangent"
 """Input (N, K): the gradient of what is explained with respect to the logits."""
@@ -34,7 +36,7 @@ def forward_program(graph: Graph, logits: str) -> onnx.ModelProto:
 
 
 def tail_program(graph: Graph, logits: str, target: str) -> onnx.ModelProto:
-    """Return the model from `target` on; other paths to the logits are still computed from the inputs."""
+    """Return the model from `target` on; other paths are still computed from the inputs."""
     nodes = []
     for node in graph.needed([logits], leaves=[target]):
         if target in node.output:  # needed for another of its outputs
@@ -50,7 +52,7 @@ def tail_program(graph: Graph, logits: str, target: str) -> onnx.ModelProto:
 
 
 def gradient_program(graph: Graph, logits: str, target: str) -> onnx.ModelProto:
-    """Return the model with outputs logits, `target` and its gradient, and inputs for the cotangent.
+    """Return the model with outputs logits, `target` and its gradient, and a cotangent as input.
 
     Raises
     ------
@@ -88,7 +90,7 @@ def problems_from(graph: Graph, logits: str, target: str) -> Problems:
 
 
 def _seed(emit: Emitter, logits: str) -> Tensor:
-    """Return the cotangent that the sweep starts from: the one given, or one for the largest logit."""
+    """Return the cotangent to start from: the one given, or one for the largest logit."""
     scores = emit.tensor(logits)
     top = emit.op("ArgMax", scores, axis=1, keepdims=1, dtype=np.int64)
     size = emit.op("Gather", emit.shape_of(scores), emit.const(np.int64(1)), axis=0)
@@ -105,7 +107,7 @@ def _assemble(
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[onnx.ValueInfoProto],
 ) -> onnx.ModelProto:
-    """Return a model of these nodes; emitted ones that no output needs, and unread weights, are left out."""
+    """Return a model of these nodes, without unneeded emitted ones and unread weights."""
     wanted, kept = {info.name for info in outputs}, []
     for node in reversed(emit.nodes if emit else []):
         if wanted.intersection(node.output):
@@ -134,7 +136,7 @@ def _info(graph: Graph, name: str) -> onnx.ValueInfoProto:
 
 
 def _sizes(graph: Graph, name: str) -> list[int | None] | None:
-    """Return fixed sizes; open ones stay nameless, since a name would be a promise to the runtime."""
+    """Return fixed sizes; open ones stay nameless, for a name would promise equality."""
     shape = graph.shape(name)
     return None if shape is None else [_size(size) for size in shape]
 

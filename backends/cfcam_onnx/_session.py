@@ -36,14 +36,17 @@ class Session:
         optimize: bool = True,
     ) -> None:
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors come as exceptions
         options.intra_op_num_threads = threads or 0
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         wanted = list(providers) if providers is not None else default_providers()
         try:
             self._session = ort.InferenceSession(
-                model.SerializeToString(), options, providers=wanted
+                model.SerializeToString(),
+                options,
+                providers=wanted,
+                enable_fallback=int(len(wanted) > 1),
             )
         except RUNTIME_ERRORS as error:
             raise InvalidInputError(f"onnxruntime cannot load the model: {error}") from error

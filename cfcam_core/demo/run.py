@@ -194,7 +194,7 @@ def _page(
         tiles = [(pictures[scene], "the scene")]
         for column in columns:
             for row in (2 * scene, 2 * scene + 1):
-                caption = f"{column.name}: {digits[row % 2]}\n{column.share[row]:.0%} on the digit"
+                caption = f"{column.name}: {digits[row % 2]}\n{column.caption(row)}"
                 tiles.append((column.pictures[row], caption))
         parts.append(report.figures(tiles))
     return report.page("cfcam demo: which pixels speak for which digit?", *parts)

@@ -32,6 +32,11 @@ class Column:
     share: NDArray[np.floating]
     """(2 S,): share of the map's energy on the digit's ink; NaN for a blank map."""
 
+    def caption(self, row: int) -> str:
+        """Say in a few words how the map of this row does."""
+        share = float(self.share[row])
+        return "blank" if np.isnan(share) else f"{share:.0%} on it"
+
 
 def enlarged(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return gray images (S, H, W) at the size of a tile."""
@@ -66,7 +71,7 @@ def draw_sheet(scenes: Scenes, columns: Sequence[Column]) -> NDArray[np.uint8]:
             column, digit = columns[at // 2], at % 2
             row = 2 * scene + digit
             sheet[top : top + TILE, left : left + TILE] = column.pictures[row]
-            caption = f"{scenes.labels[scene, digit]}: {column.share[row]:.0%} on it"
+            caption = f"{scenes.labels[scene, digit]}: {column.caption(row)}"
             write(caption, left, top + TILE, TILE)
     return sheet
 

@@ -63,8 +63,11 @@ def test_it_tells_the_same_about_a_scene_alone_and_in_a_batch():
     np.testing.assert_allclose(run(None, {"image": images})[0], alone, atol=1e-4)
 
 
-def test_training_is_repeatable_and_learns(example):
-    pytest.importorskip("torch")
+def test_training_is_repeatable_and_learns(example, request):
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
     train, scenes = example("train"), example("scenes")
     few = scenes.make_scenes(64, scenes.split_digits()[0], seed=0)
     plan = train.Plan(scenes=64, epochs=8, batch=32, rate=2e-3)

@@ -84,7 +84,7 @@ def net() -> Callable[..., Net]:
 
 @pytest.fixture
 def small(net: Callable[..., Net]) -> Callable[..., onnx.ModelProto]:
-    """A residual CNN with smooth units, squeeze and excitation, and a grouped and strided convolution."""
+    """A residual CNN: smooth units, squeeze and excitation, grouped and strided convolutions."""
 
     def build(*shape: Any, closing: str | None = None, **how: Any) -> onnx.ModelProto:
         n = net(*(shape or ("N", 3, 12, 10)), dtype=how.pop("dtype", np.float32))

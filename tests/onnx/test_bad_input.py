@@ -1,17 +1,18 @@
-"""Models and arrays that cannot be used: a typed error that says what came, what is allowed and what to do."""
+"""Models and arrays that cannot be used: typed errors that say what came and what to do."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import cfcam_core
 import cfcam_onnx
 import numpy as np
 import onnx
 import pytest
-from cfcam_core import InvalidInputError, UnsupportedOpError
 from onnx import TensorProto, helper
+
+import cfcam_core
+from cfcam_core import InvalidInputError, UnsupportedOpError
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -30,7 +31,7 @@ def test_a_broken_file(content: str, small: Any, tmp_path: Path) -> None:
     path.write_bytes(broken)
     for source in (path, broken):
         with pytest.raises(
-            InvalidInputError, match="cannot be read as an ONNX model|no ONNX graph"
+            InvalidInputError, match=r"cannot be read as an ONNX model|no ONNX graph"
         ):
             cfcam_onnx.open_model(source)
 
@@ -120,7 +121,7 @@ def test_a_dangling_tensor(net: Any) -> None:
 
 
 def test_an_unknown_provider(small: Any) -> None:
-    with pytest.raises(InvalidInputError, match="no execution provider Abacus; it has .*CPU"):
+    with pytest.raises(InvalidInputError, match=r"no execution provider Abacus; it has .*CPU"):
         cfcam_onnx.open_model(small(), providers=["Abacus", "CPUExecutionProvider"])
     with pytest.raises(InvalidInputError, match="none named"):
         cfcam_onnx.open_model(small(), providers=[])

@@ -1,4 +1,4 @@
-"""Whole models: gradients against finite differences and torch, layers, logits, batches, threads."""
+"""Whole models: gradients against slopes and torch, layers, logits, batches, threads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import cfcam_onnx
 import numpy as np
 import onnx
 import pytest
-from cfcam_core import Backend, InvalidInputError, LayerNotFoundError, UnsupportedOpError
 from cfcam_onnx import OnnxBackend
 from onnx import numpy_helper
+
+from cfcam_core import Backend, InvalidInputError, LayerNotFoundError, UnsupportedOpError
 
 RNG = np.random.default_rng(5)
 CLOSE = {"rtol": 1e-5, "atol": 1e-7}
@@ -30,7 +31,7 @@ def opened(model: Any, **how: Any) -> OnnxBackend:
 
 
 def numeric_gradient(backend: OnnxBackend, x: np.ndarray, layer: str, klass: int) -> np.ndarray:
-    """Central differences of one logit through the rest of the model, in a few random directions."""
+    """Central differences of one logit and the gradient, both along a few random directions."""
     capture = backend.capture(x, layer=layer, target=klass)
     step, found = 1e-2, []
     for _ in range(8):
@@ -82,6 +83,16 @@ def test_a_tensor_read_three_times_and_broadcast(net: Any) -> None:
     np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)
 
 
+def test_an_empty_slice(net: Any) -> None:
+    """A roll by nothing is exported as the join of an empty and a whole part."""
+    n = net("N", 4, 5, 6)
+    a = n.add("Tanh", n.x, name="a")
+    nothing = n.add("Slice", a, *map(np.array, ([5], [3], [2])))
+    backend = opened(n.model(n.head(n.add("Concat", nothing, a, axis=2), 4)))
+    slopes = numeric_gradient(backend, images(2, 4, 5, 6), "a", 1)
+    np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)
+
+
 @pytest.mark.parametrize(("shape", "kernel"), [(("N", 3, 16), 3), (("N", 3, 6, 5, 4), 3)])
 def test_signals_and_volumes(net: Any, shape: tuple[Any, ...], kernel: int) -> None:
     n, axes = net(*shape), len(shape) - 2
@@ -124,8 +135,106 @@ def test_one_image_size_although_declared_open(net: Any) -> None:
     flat = n.add("Flatten", a)
     backend = opened(n.model(n.add("MatMul", flat, n.normal(2 * 14 * 14, 5))))
     assert backend.capture(images(1, 3, 224, 224)).activations.shape == (1, 2, 14, 14)
-    with pytest.raises(InvalidInputError, match="could not run the model on inputs of shape"):
+    assert backend.input_shape == (None, 3, 224, 224)
+    with pytest.raises(InvalidInputError, match=r"the model takes \(N, 3, 224, 224\)"):
         backend.capture(images(1, 3, 100, 100))
+
+
+def test_square_images_of_any_size(net: Any) -> None:
+    n = net("N", 3, "H", "W")
+    a = n.conv(n.x, 3, 4, strides=[8, 8], name="a")
+    square = n.add("MatMul", a, a)  # needs as many rows as columns
+    backend = opened(n.model(n.head(square, 4)))
+    for size in (40, 64):
+        assert backend.capture(images(2, 3, size, size)).input_size == (size, size)
+        slopes = numeric_gradient(backend, images(2, 3, size, size), "a", 0)
+        np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-3)
+
+
+def test_images_too_large_for_a_trial_run(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cfcam_onnx._probe.LARGEST_SAMPLE", 100)
+    n = net("N", 3, "H", "W")
+    backend = opened(n.model(n.head(n.add("Tanh", n.conv(n.x, 3, 4), name="a"), 4)))
+    slopes = numeric_gradient(backend, images(2, 3, 7, 8), "a", 0)
+    np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)
+
+
+def channels_shuffled(n: Any, x: str, channels: int) -> str:
+    """ShuffleNet: Reshape by the batch that Shape reads, Transpose, Reshape back."""
+    batch = n.add("Gather", n.add("Shape", x), np.array([0]), axis=0)
+    apart = n.add("Concat", batch, np.array([2, channels // 2, -1, 6]), axis=0)
+    together = n.add("Concat", batch, np.array([channels, -1, 6]), axis=0)
+    turned = n.add("Transpose", n.add("Reshape", x, apart), perm=[0, 2, 1, 3, 4])
+    return n.add("Reshape", turned, together)
+
+
+def vgg(n: Any, x: str) -> str:
+    x = n.add("MaxPool", n.add("Relu", n.conv(x, 6, 8)), kernel_shape=[2, 2], strides=[2, 2])
+    x = n.add("Relu", n.add("Gemm", n.add("Flatten", x), n.normal(7, 72), n.normal(7), transB=1))
+    return n.add("Gemm", n.add("Dropout", x), n.normal(7, 5), n.normal(5))
+
+
+def squeezenet(n: Any, x: str) -> str:
+    wide = n.add("Relu", n.conv(x, 6, 4)), n.add("Relu", n.conv(x, 6, 4, 1))
+    x = n.add("Relu", n.conv(n.add("Dropout", n.add("Concat", *wide, axis=1)), 8, 5, 1))
+    return n.add("Flatten", n.add("GlobalAveragePool", x))
+
+
+def densenet(n: Any, x: str) -> str:
+    norm = [n.normal(6), n.normal(6), n.normal(6), np.abs(n.normal(6)) + 0.5]
+    more = n.conv(n.add("Relu", n.add("BatchNormalization", x, *norm)), 6, 4)
+    x = n.add("Concat", x, more, axis=1)
+    x = n.add("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+    return n.head(n.add("LRN", x, size=3, alpha=0.1), 10)
+
+
+def mobilenet(n: Any, x: str) -> str:
+    wide = n.add("HardSwish", n.conv(x, 6, 12, 1))
+    deep = n.add("Clip", n.conv(wide, 1, 12, 5, group=12), np.float32(0), np.float32(6))
+    small = n.conv(n.add("ReduceMean", deep, axes=[2, 3], keepdims=1), 12, 12, 1)
+    deep = n.add("Mul", deep, n.add("HardSigmoid", small, alpha=1 / 6))
+    return n.head(n.add("Add", x, n.conv(deep, 12, 6, 1)), 6)
+
+
+def efficientnet(n: Any, x: str) -> str:
+    padded = n.add("Pad", x, np.array([0, 0, 0, 0, 0, 0, 1, 1]))
+    deep = n.conv(padded, 1, 6, 3, group=6, strides=[2, 2], pads=[0] * 4)
+    return n.head(n.add("Mul", deep, n.add("Sigmoid", deep)), 6)
+
+
+def convnext(n: Any, x: str) -> str:
+    x = n.add("Transpose", n.conv(x, 1, 6, 7, group=6), perm=[0, 2, 3, 1])
+    x = n.add("LayerNormalization", x, n.normal(6), n.normal(6))
+    erf = n.add("Erf", n.add("Div", n.add("MatMul", x, n.normal(6, 12)), np.float32(2**0.5)))
+    return n.head(n.add("Transpose", erf, perm=[0, 3, 1, 2]), 12)
+
+
+def shufflenet(n: Any, x: str) -> str:
+    left = n.add("Split", x, np.array([3, 3]), axis=1, outputs=2)
+    x = n.add("Concat", left, n.conv(f"{left}_1", 3, 3), axis=1)
+    return n.head(channels_shuffled(n, x, 6), 6)
+
+
+@pytest.mark.parametrize("batch", ["N", 2])
+@pytest.mark.parametrize(
+    "tail", [vgg, squeezenet, densenet, mobilenet, efficientnet, convnext, shufflenet]
+)
+def test_the_tails_of_known_families(net: Any, tail: Any, batch: Any) -> None:
+    n = net(batch, 6, 6, 6)
+    backend = opened(n.model(n.add("Identity", tail(n, n.add("Tanh", n.x, name="a")))))
+    rng, step = np.random.default_rng(1), 1e-3
+    x = rng.standard_normal((2, 6, 6, 6)).astype(np.float32)
+    capture = backend.capture(x, layer="a", target=2)
+    errors = []
+    for _ in range(15):
+        v = rng.standard_normal(x.shape).astype(np.float32)
+        ahead, behind = (
+            backend.scores_from(capture.activations + s * v, x, layer="a")[:, 2]
+            for s in (step, -step)
+        )
+        errors += list((ahead - behind) / (2 * step) - (capture.gradients * v).sum((1, 2, 3)))
+    # a unit may cross its kink within the step, but not in most directions
+    assert np.median(np.abs(errors)) < 1e-3 * max(1, np.linalg.norm(capture.gradients))
 
 
 # ------------------------------------------------------------------------------------- logits
@@ -170,8 +279,8 @@ CLOSINGS = {
         ),
         "Softmax",
     ),
-    "written out": (lambda n, x: written_out(n, x, shifted=False), "Div"),
-    "written out, shifted": (lambda n, x: written_out(n, x, shifted=True), "Div"),
+    "written out": (lambda n, x: written_out(n, x, shifted=False), "Softmax"),
+    "written out, shifted": (lambda n, x: written_out(n, x, shifted=True), "Softmax"),
 }
 
 
@@ -195,6 +304,13 @@ def test_a_gate_is_not_taken_for_a_closing_sigmoid(net: Any) -> None:
     logits = n.head(n.conv(n.x, 3, 4), 4)
     swish = n.add("Mul", logits, n.add("Sigmoid", logits))
     assert opened(n.model(swish)).logits_behind == ()
+
+
+def test_other_quotients_are_not_taken_for_a_softmax(net: Any) -> None:
+    n = net("N", 3, 8, 8)
+    one, other = (n.add("Exp", n.head(n.conv(n.x, 3, 4), 4)) for _ in range(2))
+    quotient = n.add("Div", one, n.add("ReduceSum", other, np.array([1]), keepdims=1))
+    assert opened(n.model(quotient)).logits_behind == ()
 
 
 def test_the_output_can_be_chosen(net: Any) -> None:
@@ -396,7 +512,7 @@ def test_many_threads_at_once(small: Any) -> None:
 def test_scores_from_follows_paths_around_the_layer(small: Any) -> None:
     backend, x = opened(small()), images()
     scores = backend.scores(x)
-    for layer in ("stem", "inner", "gated", None):
+    for layer in ("x", "stem", "inner", "gated", None):
         activations = backend.capture(x, layer=layer).activations
         same = backend.scores_from(activations, x, layer=layer)
         np.testing.assert_allclose(same, scores, rtol=1e-5, atol=1e-6)

@@ -1,8 +1,8 @@
-"""Every gradient rule by itself: <J v, u> = <v, J' u>, with J v taken from onnxruntime's own forward run.
+"""Every gradient rule by itself: <J v, u> = <v, J' u>, J v being what onnxruntime itself computes.
 
-For operators that are affine in the input, J v is f(x + v) - f(x), with no step to choose; for the others it is a central
-difference, taken where no kink is near. A case runs with all sizes fixed, with an open batch, and with all sizes but the
-channels open.
+For operators that are affine in the input, J v is f(x + v) - f(x), with no step to choose; for
+the others it is a central difference, taken where no kink is near. A case runs with all sizes
+fixed, with an open batch, and with all sizes but the channels open.
 """
 
 from __future__ import annotations
@@ -175,8 +175,10 @@ NORM = [
 ]
 REDUCE = [
     case
-    for op in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2")
-    + ("ReduceSumSquare", "ReduceLogSumExp", "ReduceLogSum")
+    for op in (
+        *("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2"),
+        *("ReduceSumSquare", "ReduceLogSumExp", "ReduceLogSum"),
+    )
     for how in [{"kind": "affine" if op in {"ReduceSum", "ReduceMean"} else "smooth"}]
     for positive in [op in {"ReduceLogSum", "ReduceL1"}]
     for axes in [((2, 3), 1), ((-1,), 0), ((1, 3), 0)]
@@ -333,7 +335,7 @@ CASES = [*CONV, *POOL, *NORM, *REDUCE, *ELEMENTWISE, *LINALG, *SHAPE]
 
 
 def one_operator(case: Case, sizes: str) -> onnx.ModelProto:
-    """Return a model that multiplies its input by one ("a"), applies the operator, and strings all outputs together."""
+    """Return a model: input times one ("a"), then the operator, its outputs strung together."""
     constants = [
         numpy_helper.from_array(np.float32(1), "one"),
         numpy_helper.from_array(ints(1, -1), "row"),
@@ -426,6 +428,19 @@ def test_a_second_rule_for_an_operator_is_refused() -> None:
         rule("Conv")(lambda *_: [])
     with pytest.raises(ValueError, match="Floor has a gradient rule already"):
         rule("Floor")(lambda *_: [])
+
+
+def test_an_operator_set_that_cannot_add_up_is_refused() -> None:
+    """Models that cannot be converted keep theirs; what does not overlap works all the same."""
+    for stride, works in ((2, True), (1, False)):
+        how = {"kernel_shape": [2, 2], "strides": [stride, stride]}
+        model = one_operator(smooth("MaxPool", (1, 2, 4, 4), opset=13, **how), "fixed")
+        graph = Graph(onnx.shape_inference.infer_shapes(model))
+        if works:
+            assert gradient_program(graph, "z", "a")
+        else:
+            with pytest.raises(NotImplementedError, match="adding up needs operator set 16"):
+                gradient_program(graph, "z", "a")
 
 
 def test_gradient_is_the_last_output() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cfcam_onnx._emit import Tensor
+from cfcam_onnx._tensor import Tensor
 
 Function = Callable[..., Sequence[Tensor | None]]
 """``(emitter, node, cotangent) -> [cotangent or None, one for each input]``."""
@@ -16,12 +16,15 @@ class Rule:
     """How an operator passes a cotangent back."""
 
     function: Function
-    """Called with the emitter, the node, and the cotangent of its first output. It may be generous and return a
-    cotangent for every input: what nobody needs is removed. None means that there is no gradient with respect to
-    this input, which is an error if one is needed. ``NotImplementedError(reason)`` refuses the node."""
+    """Called with the emitter, the node, and the cotangent of its first output.
+
+    It may be generous and return a cotangent for every input: what nobody needs is removed. None
+    means that there is no gradient with respect to this input, which is an error where one is
+    needed. ``NotImplementedError(reason)`` refuses the node.
+    """
     broadcasts: int | None = None
-    """For operators that broadcast their inputs, the number of last axes that they do not broadcast. The sweep then
-    adds the cotangent up over the broadcast axes; the rule returns it unsummed."""
+    """For operators that broadcast: the number of last axes that they do not. The sweep then adds
+    the cotangent up over the broadcast axes; the rule returns it unsummed."""
     every_output: bool = False
     """Whether the rule takes the cotangents of all outputs, None for those nobody reads."""
 

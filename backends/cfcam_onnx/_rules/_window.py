@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfcam_onnx._emit import Emitter, Node, Tensor
+from cfcam_onnx._emit import Emitter
+from cfcam_onnx._tensor import Node, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def window(node: Node, kernel: Sequence[int] | None = None, *, padded: bool = Tr
 
 
 def _same(node: Node, strides: list[int], reach: list[int]) -> list[int]:
-    """Padding that gives every stride-th position a window."""
+    """Return the padding that gives every stride-th position a window."""
     grid = node.x.grid
     if grid is None:
         if max(strides) > 1:
@@ -71,7 +72,7 @@ def _same(node: Node, strides: list[int], reach: list[int]) -> list[int]:
 
 
 def spread(e: Emitter, g: Tensor, weight: Tensor, w: Window, node: Node, *, group: int) -> Tensor:
-    """Return the transpose of the windowed sum with `weight`: a ConvTranspose as large as ``node.x``.
+    """Return the transposed windowed sum with `weight`: a ConvTranspose as large as ``node.x``.
 
     The weights of a Conv and of its ConvTranspose have the same layout, so none is copied.
     """

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cfcam_onnx._emit import Emitter, Node, Tensor
+from cfcam_onnx._emit import Emitter
 from cfcam_onnx._rules._registry import rule
 from cfcam_onnx._rules._window import Window, spread, window
+from cfcam_onnx._tensor import Node, Tensor
 
 Cotangents = Sequence[Tensor | None]
 
@@ -50,8 +51,8 @@ def conv_transpose(e: Emitter, node: Node, g: Tensor) -> Cotangents:
 def _as_convolution(e: Emitter, g: Tensor, weight: Tensor, w: Window, group: int) -> Tensor | None:
     """Return the gradient as a convolution with the flipped kernel, where that is the fast form.
 
-    A depth-wise 7 x 7 runs 11 to 20 times faster so on onnxruntime's CPU; other kernels are left alone, because
-    flipping copies them.
+    A depth-wise 7 x 7 runs 11 to 20 times faster so on onnxruntime's CPU; other kernels are left
+    alone, because flipping copies them.
     """
     values = weight.value
     if values is None or max(w.strides) > 1:

@@ -1,4 +1,4 @@
-"""Rules for operators that act on every element by itself, with broadcasting where there are several inputs.
+"""Rules for operators that act on every element by itself; several inputs are broadcast.
 
 At a kink the gradient is the one from the flat side: 0 for Relu at 0, for Clip at both ends.
 """
@@ -10,8 +10,9 @@ from math import pi, sqrt
 
 import numpy as np
 
-from cfcam_onnx._emit import Emitter, Node, Tensor
+from cfcam_onnx._emit import Emitter
 from cfcam_onnx._rules._registry import rule
+from cfcam_onnx._tensor import Node, Tensor
 
 Cotangents = Sequence[Tensor | None]
 

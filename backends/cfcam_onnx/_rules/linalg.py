@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cfcam_onnx._emit import Emitter, Node, Tensor
+from cfcam_onnx._emit import Emitter
 from cfcam_onnx._rules._registry import rule
+from cfcam_onnx._tensor import Node, Tensor
 
 Cotangents = Sequence[Tensor | None]
 
@@ -34,7 +35,7 @@ def gemm(e: Emitter, node: Node, g: Tensor) -> Cotangents:
 
 @rule("Einsum")
 def einsum(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    """The same sum with the output's term and the operand's changed about."""
+    """Emit the same sum with the output's term and the operand's changed about."""
     equation = node.attr("equation").replace(" ", "")
     if "." in equation or "->" not in equation:
         raise NotImplementedError("an ellipsis or an implicit output in the equation")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cfcam_onnx._emit import Emitter, Node, Tensor
+from cfcam_onnx._emit import Emitter
 from cfcam_onnx._rules._registry import rule
+from cfcam_onnx._tensor import Node, Tensor
 
 Cotangents = Sequence[Tensor | None]
 
@@ -84,20 +85,14 @@ def lp_normalization(e: Emitter, node: Node, g: Tensor) -> Cotangents:
 
 @rule("Softmax")
 def softmax(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    return [node.y * (g - e.reduce("ReduceSum", g * node.y, _softmax_axes(e, node)))]
+    axis = [node.attr("axis", -1)]
+    return [node.y * (g - e.reduce("ReduceSum", g * node.y, axis))]
 
 
 @rule("LogSoftmax")
 def log_softmax(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    total = e.reduce("ReduceSum", g, _softmax_axes(e, node))
-    return [g - e.op("Exp", node.y) * total]
-
-
-def _softmax_axes(e: Emitter, node: Node) -> Sequence[int]:
-    """One axis; before operator set 13 all axes from there on."""
-    if e.opset >= 13:
-        return [node.attr("axis", -1)]
-    return range(node.attr("axis", 1) % node.x.rank, node.x.rank)
+    axis = [node.attr("axis", -1)]
+    return [g - e.op("Exp", node.y) * e.reduce("ReduceSum", g, axis)]
 
 
 def _standardised(e: Emitter, x: Tensor, g: Tensor, axes: Sequence[int], epsilon: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Rules for pools.
 
-Where a maximum occurs twice, MaxPool takes the first, as onnxruntime does; global and reduced maxima
-share the cotangent.
+Where a maximum occurs twice, MaxPool takes the first, as onnxruntime does; global and reduced
+maxima share the cotangent.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from math import prod
 
 import numpy as np
 
-from cfcam_onnx._emit import Emitter, Node, Operand, Tensor
+from cfcam_onnx._emit import Emitter
 from cfcam_onnx._rules._registry import rule
 from cfcam_onnx._rules._window import Window, spread, window
+from cfcam_onnx._tensor import Node, Operand, Tensor
 
 Cotangents = Sequence[Tensor | None]
 
@@ -30,7 +31,7 @@ def global_max_pool(e: Emitter, node: Node, g: Tensor) -> Cotangents:
 
 @rule("MaxPool")
 def max_pool(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    """The pool runs once more for its indices: without them the forward one stays fast."""
+    """Run the pool once more for its indices: without them the forward one stays fast."""
     if node.attr("storage_order", 0):
         raise NotImplementedError("storage_order=1")
     positions = node.outputs[1] if len(node.outputs) > 1 else None
@@ -80,7 +81,7 @@ def share(e: Emitter, x: Tensor, extremum: Tensor, g: Tensor, axes: Sequence[int
 
 
 def _members(e: Emitter, node: Node, w: Window) -> Operand:
-    """Number of elements that each window averages."""
+    """Return the number of elements that each window averages."""
     x, y, padded = node.x, node.y, node.attr("count_include_pad", 0)
     if x.grid is not None and y.grid is not None:
         counts = np.ones(())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cfcam_onnx._emit import Emitter, Node, Tensor
+from cfcam_onnx._emit import Emitter
 from cfcam_onnx._rules._registry import rule
 from cfcam_onnx._rules.pool import share
+from cfcam_onnx._tensor import Node, Tensor
 
 Cotangents = Sequence[Tensor | None]
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cfcam_onnx._emit import Emitter, Node, Tensor
+from cfcam_onnx._emit import Emitter
 from cfcam_onnx._rules._registry import rule
+from cfcam_onnx._tensor import Node, Tensor
 
 Cotangents = Sequence[Tensor | None]
 
@@ -71,7 +72,7 @@ def split(e: Emitter, node: Node, *gs: Tensor | None) -> Cotangents:
 
 @rule("Pad")
 def pad(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    """Padding with a constant is undone by padding with the negative amount."""
+    """Undo padding with a constant by padding with the negative amount."""
     if node.attr("mode", "constant") != "constant":
         return [e.replay(node, g), None, None, None]
     return [e.op("Pad", g, -node.required(1), None, node.optional(3)), None, None, None]

@@ -1,0 +1,53 @@
+# Two commands for newcomers: `make demo` and `make test`. The rest is for whoever works on cfcam.
+
+PYTHON ?= python3
+PIP = -m pip --disable-pip-version-check -q
+DEMO = .venv
+TEST = .venv-test
+WHEEL = .wheel
+
+.PHONY: demo test check lowest benchmark clean
+
+demo: $(DEMO)/.ready
+	$(DEMO)/bin/cfcam demo --out cfcam-demo
+
+# Tests run against the built wheel, from outside the package folders.
+test: $(TEST)/.ready
+	rm -rf $(WHEEL)
+	$(TEST)/bin/python -m build --wheel --no-isolation --outdir $(WHEEL) . > /dev/null
+	$(TEST)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEEL)/*.whl
+	$(TEST)/bin/pytest $(PYTEST_ARGS)
+
+check: $(TEST)/.ready
+	$(TEST)/bin/ruff check
+	$(TEST)/bin/ruff format --check
+	$(TEST)/bin/mypy
+	PYTHONPATH=.:backends $(TEST)/bin/lint-imports
+
+# The oldest versions that pyproject.toml allows, really installed and tested.
+lowest:
+	rm -rf .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python $(PIP) install --upgrade pip
+	.venv-lowest/bin/python $(PIP) install -c tests/lowest.txt ".[onnx,cli]" pytest hypothesis scikit-learn build hatchling
+	.venv-lowest/bin/pytest $(PYTEST_ARGS)
+
+benchmark: $(TEST)/.ready
+	$(TEST)/bin/python benchmarks/core_speed.py
+
+$(DEMO)/.ready: pyproject.toml $(shell find cfcam_core backends -type f -not -name '*.pyc')
+	test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python $(PIP) install --upgrade pip
+	$(DEMO)/bin/python $(PIP) install --force-reinstall --no-deps .
+	$(DEMO)/bin/python $(PIP) install ".[onnx,cli]"
+	touch $@
+
+$(TEST)/.ready: pyproject.toml tests/constraints.txt
+	test -x $(TEST)/bin/python || $(PYTHON) -m venv $(TEST)
+	$(TEST)/bin/python $(PIP) install --upgrade pip
+	$(TEST)/bin/python $(PIP) install -c tests/constraints.txt torch
+	$(TEST)/bin/python $(PIP) install -c tests/constraints.txt ".[onnx,cli]" --group test --group check
+	touch $@
+
+clean:
+	rm -rf $(DEMO) $(TEST) .venv-lowest $(WHEEL) cfcam-demo
