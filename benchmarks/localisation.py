@@ -38,8 +38,9 @@ VARIANTS: dict[str, tuple[str, cfcam.Settings]] = {
     "  no dominant channels": ("cf-cam", replace(DEFAULT, dominant_percentile=None)),
     "  noise kept": ("cf-cam", replace(DEFAULT, noise="keep")),
     "  eps_percentile=2": ("cf-cam", replace(DEFAULT, eps_percentile=2.0)),
-    "  filter=bilateral": ("cf-cam", replace(DEFAULT, filter="bilateral")),
-    "  clustered activations": ("cf-cam", replace(DEFAULT, cluster_on="activations")),
+    "  filter=none": ("cf-cam", replace(DEFAULT, filter="none")),
+    "  filter=gaussian": ("cf-cam", replace(DEFAULT, filter="gaussian")),
+    "  clustered contributions": ("cf-cam", replace(DEFAULT, cluster_on="contributions")),
 }
 
 

@@ -17,13 +17,12 @@ def filter_maps(maps: FloatArray, settings: Settings) -> FloatArray:
     """Apply the filter that `settings` names to each of the maps, shape (M, *s) in and out."""
     if settings.filter == "none" or not maps.size:
         return maps
+    widths = {"sigma_spatial": settings.sigma_spatial, "sigma_range": settings.sigma_range}
     if settings.filter == "gaussian":
         return gaussian(maps, sigma=settings.sigma_spatial)
-    run = bilateral if settings.filter == "bilateral" else public_code_filter
-    filtered = [
-        run(g, sigma_spatial=settings.sigma_spatial, sigma_range=settings.sigma_range) for g in maps
-    ]
-    return np.stack(filtered).astype(np.float32)
+    if settings.filter == "bilateral":
+        return bilateral(maps, **widths)
+    return np.stack([public_code_filter(g, **widths) for g in maps]).astype(np.float32)
 
 
 def filtered_means(maps: FloatArray, settings: Settings) -> FloatArray:
@@ -53,36 +52,54 @@ def gaussian(maps: FloatArray, *, sigma: float) -> FloatArray:
     return out
 
 
-def bilateral(
-    gradient: FloatArray, *, sigma_spatial: float, sigma_range: float
-) -> NDArray[np.float64]:
+def bilateral(maps: FloatArray, *, sigma_spatial: float, sigma_range: float) -> FloatArray:
     """Smooth where values are alike, keep edges (Tomasi and Manduchi 1998).
 
-    ``out_i = sum_j w_ij g_j / sum_j w_ij``, ``w_ij = exp(-|i - j|^2 / (2 sigma_spatial^2) - (g_i -
-    g_j)^2 / (2 r^2))``, with ``r = sigma_range * std(g)``, so that scaling the gradients scales the
-    result (the relative width is ours).
+    ``out_i = sum_j w_ij g_j / sum_j w_ij`` with ``w_ij = exp(-|i - j|^2 / (2 sigma_spatial^2)) *
+    exp(-(g_i - g_j)^2 / (2 r^2))`` and ``r = sigma_range * std(g)``, so that scaling the gradients
+    scales the result (the relative width is ours). Nothing is truncated: O(P^2) for P positions.
 
     Parameters
     ----------
-    gradient : ndarray of shape (*s)
+    maps : ndarray of float32, shape (M, *s)
     sigma_spatial : float
         In positions of the map.
     sigma_range : float
-        In standard deviations of `gradient`.
+        In standard deviations of each map.
     """
-    values = gradient.astype(np.float64).ravel()
-    spread = values.std()
-    if spread <= 1e-7 * np.abs(values).max(initial=0):  # constant, up to rounding
-        return values.reshape(gradient.shape)
-    z = values / (spread * sigma_range)
-    places = np.indices(gradient.shape).reshape(gradient.ndim, -1).T / sigma_spatial
+    shape, values = maps.shape[1:], maps.reshape(len(maps), prod(maps.shape[1:]))
+    spread = values.std(axis=1, keepdims=True)
+    varies = spread > 1e-6 * np.abs(values).max(axis=1, keepdims=True)  # not just by rounding
+    mean = values.mean(axis=1, keepdims=True)
+    centred = values - mean
+    z = centred / np.where(varies, spread * np.float32(sigma_range), 1)
     out = np.empty_like(values)
-    rows = max(1, 2**19 // values.size)
-    for s in range(0, values.size, rows):
-        apart = (places[s : s + rows, None] - places[None]) ** 2
-        weights = np.exp(-(apart.sum(axis=2) + (z[s : s + rows, None] - z) ** 2) / 2)
-        out[s : s + rows] = weights @ values / weights.sum(axis=1)
-    return out.reshape(gradient.shape)
+    step = max(1, 2**18 // values.size)  # rows of weights held at a time
+    for start in range(0, values.shape[1], step):
+        rows = np.arange(start, min(start + step, values.shape[1]))
+        weights = z[:, rows, None] - z[:, None]
+        weights *= weights
+        weights *= np.float32(-0.5)
+        np.exp(weights, out=weights)
+        weights *= _closeness(shape, sigma_spatial, rows)
+        out[:, rows] = (weights @ centred[:, :, None])[..., 0] / weights.sum(axis=2)
+    return np.where(varies, out + mean, values).reshape(maps.shape)
+
+
+def _closeness(shape: tuple[int, ...], sigma: float, rows: NDArray[np.intp]) -> FloatArray:
+    """Return Gaussian weights from some positions to all, shape (rows, P), as products by axis."""
+    weights = np.ones((len(rows), 1), np.float32)
+    for length, place in zip(shape, np.unravel_index(rows, shape), strict=True):
+        weights = weights[:, :, None] * _bells(length, sigma)[place][:, None, :]
+        weights = weights.reshape(len(rows), -1)
+    return weights
+
+
+@lru_cache(maxsize=64)
+def _bells(length: int, sigma: float) -> FloatArray:
+    """Return the (length, length) matrix of a Gaussian around each position, 1 at its centre."""
+    place = np.arange(length) / sigma
+    return read_only(np.exp(-((place[:, None] - place) ** 2) / 2).astype(np.float32))
 
 
 def public_code_filter(
@@ -149,7 +166,6 @@ def _bell(shape: tuple[int, ...], sigma: float) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=64)
 def _smoothing(length: int, sigma: float) -> FloatArray:
-    """Return the (length, length) matrix of a Gaussian whose rows sum to one."""
-    place = np.arange(length) / sigma
-    weights = np.exp(-((place[:, None] - place) ** 2) / 2)
-    return read_only((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
+    """Return the matrix of a Gaussian smoothing; its rows sum to one."""
+    weights = _bells(length, sigma)
+    return read_only(weights / weights.sum(axis=1, keepdims=True))

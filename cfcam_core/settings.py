@@ -39,7 +39,7 @@ class Settings:
     'element-wise'
     """
 
-    cluster_on: Literal["activations", "contributions"] = "contributions"
+    cluster_on: Literal["activations", "contributions"] = "activations"
     """What is clustered: a channel's activations (paper), or gradient times activation (ours),
     which makes the clusters depend on the class."""
 
@@ -90,7 +90,7 @@ class Settings:
     """Whether gradients are averaged apart for members whose mean gradient is positive and those
     whose mean is negative, so that evidence for and against the class does not cancel (ours)."""
 
-    filter: Literal["none", "gaussian", "bilateral", "public-code"] = "none"
+    filter: Literal["none", "gaussian", "bilateral", "public-code"] = "bilateral"
     """Filter on each cluster's mean gradient. ``gaussian``: normalised (paper v2). ``bilateral``:
     edge-preserving (paper v1 by its name; Tomasi and Manduchi 1998). ``public-code``: what the code
     computes under the name of bilateral."""
@@ -98,7 +98,7 @@ class Settings:
     sigma_spatial: float = 5.0
     """Width of the spatial kernel in positions of the layer's map (code: 5; paper: not given)."""
 
-    sigma_range: float = 0.5
+    sigma_range: float = 2.0
     """Width of the range kernel: in standard deviations of the mean gradient for ``bilateral``
     (ours), in gradient units for ``public-code`` (code: 0.1)."""
 
@@ -174,7 +174,6 @@ def _positive(name: str, value: float) -> None:
 
 
 _REFERENCE = Settings(
-    cluster_on="activations",
     unit_norm=False,
     drop_dead=False,
     eps_rule="float32",

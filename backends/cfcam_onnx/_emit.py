@@ -78,11 +78,17 @@ class Emitter:
         return [Tensor(self, name, np.dtype(dtype)) for name in names]
 
     def again(self, node: Node, first: Tensor) -> Tensor:
-        """Emit a node of the model once more, reading `first` in place of its first input."""
+        """Emit a node of the model once more, reading `first` in place of its first input.
+
+        Its other float inputs are left out: to select elements needs none.
+        """
         proto = onnx.NodeProto()
         proto.CopyFrom(node.proto)
         name = self._fresh(node.op_type)
         proto.name, proto.input[0] = name, first.name
+        for i, other in enumerate(node.inputs[1:], start=1):
+            if other is not None and other.dtype.kind == "f":
+                proto.input[i] = ""
         del proto.output[:]
         proto.output.append(name)
         self.nodes.append(proto)

@@ -21,17 +21,9 @@ CHANNELS_SECOND = frozenset(
 
 AXES_MOVE = frozenset(
     {
-        *(
-            "Compress",
-            "Einsum",
-            "Expand",
-            "Flatten",
-            "Gather",
-            "GatherElements",
-            "GatherND",
-            "Gemm",
-        ),
-        *("MatMul", "Reshape", "Shape", "Size", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+        *("Compress", "Einsum", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
+        *("Gemm", "MatMul", "Reshape", "Shape", "Size", "Squeeze", "Tile", "Transpose"),
+        "Unsqueeze",
     }
 )
 """Operators that change what an axis means; in all others, equal ranks mean equal axes."""
@@ -43,7 +35,6 @@ PASSED_OVER = frozenset(
     }
 )
 """Operators whose output is no default layer: what they read says as much, on no coarser grid."""
-
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
 """Operators that weigh channels against each other."""

@@ -17,7 +17,7 @@ from onnx import helper
 
 from cfcam_core.errors import InvalidInputError
 from cfcam_onnx._emit import PREFIX, SHARED_UP_TO
-from cfcam_onnx._graph import Dim, Graph, Shape
+from cfcam_onnx._graph import Dim, Graph, Shape, attributes
 from cfcam_onnx._session import Session
 
 BATCHES = (2, 3)
@@ -37,8 +37,14 @@ LARGEST_SAMPLE = 1 << 22
 
 
 def is_incomplete(graph: Graph) -> bool:
-    """Return whether shape inference has left anything open but the batch."""
-    if any(node.op_type in {"Shape", "Size"} for node in graph.nodes):
+    """Return whether shape inference has left anything open but the batch, or may be wrong.
+
+    It is where a pool rounds up: onnxruntime drops windows that lie in the padding altogether.
+    """
+    if any(
+        node.op_type in {"Shape", "Size"} or attributes(node).get("ceil_mode")
+        for node in graph.nodes
+    ):
         return True
     shapes = [graph.shape(name) for node in graph.nodes for name in node.output if name]
     return any(

@@ -118,7 +118,7 @@ def _assemble(
     model = onnx.ModelProto()
     model.ir_version, model.producer_name = graph.model.ir_version, "cfcam"
     model.opset_import.extend(graph.model.opset_import)
-    model.graph.name = graph.model.graph.name or "cfcam"
+    model.graph.name = "cfcam"
     model.graph.input.extend(info for info in inputs if info.name in read)
     model.graph.output.extend(outputs)
     model.graph.node.extend(body)

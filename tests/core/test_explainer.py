@@ -234,7 +234,7 @@ def test_captures_are_checked_views():
 
 
 def test_a_stranger_that_fits_is_a_backend_and_one_method_alone_is_not():
-    fits = {name: print for name in ("layers", "capture", "scores", "scores_from")}
+    fits = dict.fromkeys(("layers", "capture", "scores", "scores_from"), print)
     assert isinstance(SimpleNamespace(**fits), cfcam.Backend)
     assert not isinstance(SimpleNamespace(capture=print), cfcam.Backend)
     with pytest.raises(TypeError, match="abstract"):

@@ -25,7 +25,7 @@ maps = arrays(
 )
 TRUE_FILTERS = {
     "gaussian": lambda g: gaussian(g[None], sigma=1.5)[0],
-    "bilateral": lambda g: bilateral(g, sigma_spatial=1.5, sigma_range=0.7),
+    "bilateral": lambda g: bilateral(g[None], sigma_spatial=1.5, sigma_range=0.7)[0],
 }
 every_filter = pytest.mark.parametrize("run", TRUE_FILTERS.values(), ids=TRUE_FILTERS)
 
@@ -69,16 +69,35 @@ def test_gaussian_is_its_definition():
     np.testing.assert_allclose(gaussian(g[None], sigma=1.3)[0], wanted, atol=1e-6)
 
 
+def test_bilateral_is_its_definition():
+    rng = np.random.default_rng(5)
+    maps = rng.normal(0, [[[1e-4]], [[3.0]]], (2, 5, 6)).astype(np.float32)
+    place = np.stack(np.indices((5, 6))).reshape(2, -1).T
+    apart = ((place[:, None] - place[None]) ** 2).sum(axis=2)
+    for g, got in zip(maps, bilateral(maps, sigma_spatial=1.3, sigma_range=0.6), strict=True):
+        v = g.ravel().astype(np.float64)
+        w = np.exp(-apart / (2 * 1.3**2) - (v[:, None] - v) ** 2 / (2 * (0.6 * v.std()) ** 2))
+        wanted = (w @ v / w.sum(axis=1)).reshape(5, 6)
+        np.testing.assert_allclose(got, wanted, atol=2e-6 * v.std())
+
+
+def test_bilateral_in_pieces_is_the_same():
+    maps = np.random.default_rng(6).normal(size=(3, 20, 23)).astype(np.float32)
+    apart = [bilateral(g[None], sigma_spatial=4.0, sigma_range=1.0)[0] for g in maps]
+    together = bilateral(maps, sigma_spatial=4.0, sigma_range=1.0)
+    np.testing.assert_allclose(together, apart, atol=1e-6)
+
+
 def test_bilateral_becomes_gaussian_for_a_wide_range():
     g = np.random.default_rng(2).normal(size=(9, 8)).astype(np.float32)
-    wide = bilateral(g, sigma_spatial=2.0, sigma_range=1e6)
+    wide = bilateral(g[None], sigma_spatial=2.0, sigma_range=1e6)[0]
     np.testing.assert_allclose(wide, gaussian(g[None], sigma=2.0)[0], atol=1e-5)
 
 
 def test_bilateral_keeps_an_edge_that_gaussian_blurs():
     g = np.zeros((8, 8), np.float32)
     g[:, 4:] = 1
-    sharp = bilateral(g, sigma_spatial=3.0, sigma_range=0.2)
+    sharp = bilateral(g[None], sigma_spatial=3.0, sigma_range=0.2)[0]
     blurred = gaussian(g[None], sigma=3.0)[0]
     np.testing.assert_allclose(sharp, g, atol=1e-3)
     assert np.abs(blurred - g).max() > 0.3

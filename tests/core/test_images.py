@@ -113,7 +113,7 @@ def test_colours_come_out_as_rgb(read):
         (".png", True, 16),
     ],
 )
-def test_every_orientation_is_set_right(read, value, order, suffix, alpha, bits):  # noqa: PLR0917
+def test_every_orientation_is_set_right(read, value, order, suffix, alpha, bits):
     stored = picture(STORED[value])
     if alpha:
         stored = np.dstack([stored, np.full(stored.shape[:2], 255, np.uint8)])

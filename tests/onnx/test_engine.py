@@ -151,6 +151,45 @@ def test_square_images_of_any_size(net: Any) -> None:
         np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("pool", ["AveragePool", "MaxPool"])
+def test_a_pool_that_rounds_up(net: Any, pool: str) -> None:
+    """Here onnx infers three windows and onnxruntime makes two."""
+    n = net("N", 3, 4)
+    how = {"kernel_shape": [2], "strides": [2], "pads": [0, 1], "ceil_mode": 1}
+    pooled = n.add("Tanh", n.add(pool, n.add("Tanh", n.x, name="a"), **how), name="pooled")
+    backend = opened(n.model(n.head(pooled, 3)))
+    assert backend.layers()[-1].shape[1:] == (3, 2)
+    slopes = numeric_gradient(backend, np.arange(24.0).reshape(2, 3, 4) / 12 - 1, "a", 0)
+    np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)
+
+
+def test_sizes_noted_in_the_file_may_be_stale(small: Any) -> None:
+    """Somebody has opened the batch axis of the input, and of nothing else."""
+    model = onnx.shape_inference.infer_shapes(small(1, 3, 12, 10))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    assert model.graph.value_info[0].type.tensor_type.shape.dim[0].dim_value == 1
+    assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_value == 1
+    backend, wanted = opened(model), opened(small())
+    x = images()
+    assert backend.layers() == wanted.layers()
+    assert backend._model.batch is None  # not one by one
+    np.testing.assert_array_equal(backend.capture(x).gradients, wanted.capture(x).gradients)
+
+
+def test_what_depends_on_the_data_is_no_constant(net: Any) -> None:
+    """On noise the maximum is always positive: the index looks fixed and is not."""
+    n = net("N", 3, "H", "W")
+    a = n.add("Tanh", n.x, name="a")
+    positive = n.add("Greater", n.add("ReduceMax", n.x, keepdims=0), np.float32(0))
+    picked = n.add("Gather", a, n.add("Cast", positive, to=7), axis=1)
+    pooled = n.add("ReduceMean", picked, axes=[2], keepdims=0)
+    logits = n.add("MatMul", n.add("ReduceMean", pooled, axes=[1], keepdims=1), n.normal(1, 5))
+    backend = opened(n.model(logits))
+    for sign, row in ((1, 1), (-1, 0)):
+        gradients = backend.capture(sign * np.ones((2, 3, 4, 5)), layer="a").gradients
+        assert np.flatnonzero(gradients.any(axis=(0, 2, 3))).tolist() == [row]
+
+
 def test_images_too_large_for_a_trial_run(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cfcam_onnx._probe.LARGEST_SAMPLE", 100)
     n = net("N", 3, "H", "W")

@@ -44,9 +44,8 @@ def max_pool(e: Emitter, node: Node, g: Tensor) -> Cotangents:
 def average_pool(e: Emitter, node: Node, g: Tensor) -> Cotangents:
     x, y, w = node.x, node.y, window(node)
     share_of_one = g / _members(e, node, w)
-    tiles = x.grid and y.grid and [o * k for o, k in zip(y.grid, w.kernel, strict=True)]
-    plain = w.strides == w.kernel and max(w.begins + w.ends + w.reach) < max(w.kernel)
-    if y.grid and tiles == x.grid and plain and not any(w.begins) and max(w.dilations) == 1:
+    whole = y.grid is not None and [o * k for o, k in zip(y.grid, w.kernel, strict=True)]
+    if whole == x.grid and w.strides == w.kernel and max(w.dilations) == 1:  # tiles: repeat
         axes = range(3, 3 + 2 * len(w.kernel), 2)
         repeated = e.ints(1, 1, *(size for k in w.kernel for size in (1, k)))
         return [e.reshape_like(e.op("Expand", e.unsqueeze(share_of_one, *axes), repeated), x)]
