@@ -1,9 +1,10 @@
 """Which settings of CF-CAM point at the right picture of a mosaic: the grid pointing game.
 
-Run: ``CFCAM_TEST_DATA=... python benchmarks/localisation.py`` with the folder of pretrained models and
-photographs. Each mosaic holds four photographs of different classes that the model gets right one by
-one; each class is explained in turn, clean and with Gaussian noise (standard deviation 0.15 of the pixel
-range). The number is the share of the positive map's energy in the right cell; chance is 0.25.
+Run: ``CFCAM_TEST_DATA=... python benchmarks/localisation.py`` with the folder of pretrained models
+and photographs. Each mosaic holds four photographs of different classes that the model gets right
+one by one; each class is explained in turn, clean and with Gaussian noise (standard deviation 0.15
+of the pixel range). The number is the share of the positive map's energy in the right cell; chance
+is 0.25.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def photographs(data: Path) -> list[tuple[np.ndarray, set[int]]]:
 def mosaics(
     model: Classifier, photos: list[tuple[np.ndarray, set[int]]], count: int, seed: int
 ) -> Iterator[tuple[np.ndarray, list[int]]]:
-    """Yield 2 x 2 mosaics of photographs that the model gets right, with the classes of the cells."""
+    """Yield 2 x 2 mosaics of photographs that the model gets right, with the cells' classes."""
     right = []
     for picture, classes in photos:
         best = int(model.backend.scores(model.preprocess(picture)[None]).argmax())

@@ -32,7 +32,7 @@ def dbscan(adjacency: NDArray[np.bool_], *, min_samples: int) -> NDArray[np.intp
     """
     count = len(adjacency)
     rows = _pack(adjacency)
-    core = np.bitwise_count(rows).sum(axis=1, dtype=np.int64) >= min_samples
+    core = np.add.reduce(np.bitwise_count(rows), axis=1, dtype=np.int32) >= min_samples
     unvisited = _pack(core[None])[0]  # core points in no cluster yet
     unlabelled = np.full_like(unvisited, ~np.uint64(0))
     labels = np.full(count, -1, np.intp)

@@ -149,8 +149,9 @@ class _DistanceTable:
         left = _scratch("left", count * (size + 2), np.float32).reshape(count, size + 2)
         right = _scratch("right", count * (size + 2), np.float32).reshape(count, size + 2)
         centred = right[:, :size]
-        np.subtract(features, features.mean(axis=0), out=centred)
-        squares = np.einsum("ij,ij->i", centred, centred)
+        centre = np.full(count, 1 / count, np.float32) @ features
+        np.subtract(features, centre, out=centred)
+        squares = np.vecdot(centred, centred)
         np.multiply(centred, -2, out=left[:, :size])
         left[:, size], left[:, size + 1] = squares, 1
         right[:, size], right[:, size + 1] = 1, squares
@@ -161,7 +162,7 @@ class _DistanceTable:
         table = cls(features, values, starts, _error_bound(size, float(squares.max())))
         for i, block in table.blocks():
             np.matmul(left[i : i + len(block)], right[i:].T, out=block)
-            block[:, : len(block)][_lower(len(block))] = np.inf
+            block[:, : len(block)] += _lower(len(block))
         return table
 
     def blocks(self) -> list[tuple[int, FloatArray]]:
@@ -191,7 +192,7 @@ class _DistanceTable:
 
         sample = np.sort(self.values[::STRIDE])
         centre = order.low / self.values.size * sample.size
-        margin = 2 * sample.size**0.5 + 2  # over four standard deviations of a sampled rank
+        margin = 1.5 * sample.size**0.5 + 2  # over three standard deviations of a sampled rank
         bracket = (
             sample[max(int(centre - margin), 0)],
             sample[min(int(centre + margin) + 1, sample.size - 1)],
@@ -255,8 +256,9 @@ def _error_bound(size: int, largest: float) -> float:
 
 
 @lru_cache(maxsize=8)
-def _lower(size: int) -> NDArray[np.bool_]:
-    return np.tri(size, dtype=np.bool_)
+def _lower(size: int) -> FloatArray:
+    """Return infinity on and below the diagonal, zero above."""
+    return np.where(np.tri(size, dtype=np.bool_), np.float32(np.inf), np.float32(0))
 
 
 def _scratch(name: str, size: int, dtype: type[Any]) -> NDArray[Any]:

@@ -149,13 +149,11 @@ def _finish(
     with np.errstate(over="ignore"):
         maps = np.stack([cam.map for cam in cams]).astype(np.float32)
         weights = np.stack([cam.weights for cam in cams]).astype(np.float32)
-    for n in range(len(cams)):
-        if not (np.isfinite(maps[n]).all() and np.isfinite(weights[n]).all()):
-            raise InvalidInputError(
-                f"the map of sample {n} overflows float32: activations reach "
-                f"{np.abs(capture.activations[n]).max():.3g} and gradients "
-                f"{np.abs(capture.gradients[n]).max():.3g}; scale them down"
-            )
+    if not (np.isfinite(maps).all() and np.isfinite(weights).all()):
+        raise InvalidInputError(
+            f"a map overflows float32: activations reach {np.abs(capture.activations).max():.3g} "
+            f"and gradients {np.abs(capture.gradients).max():.3g}; scale them down"
+        )
     return Explanation(
         heatmaps=heatmaps(maps, _size(size, capture)),
         maps=maps,

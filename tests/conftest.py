@@ -13,7 +13,7 @@ settings.load_profile("cfcam")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave `real` tests out only where nobody has named their data; a named folder must be there."""
+    """Leave `real` tests out where nobody has named their data; a named folder must be there."""
     if VARIABLE in os.environ:
         return
     real = [item for item in items if item.get_closest_marker("real")]

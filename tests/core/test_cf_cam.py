@@ -306,7 +306,7 @@ def test_a_clusterer_that_misbehaves_is_named(labels):
             return np.array(labels)
 
     A, G = relu_like(22)
-    with pytest.raises(cfcam.InvalidInputError, match="Bad.*wanted integers of shape"):
+    with pytest.raises(cfcam.InvalidInputError, match=r"Bad.*wanted integers of shape"):
         explain(A, G, replace(DEFAULT, clusterer=Bad()))
 
 

@@ -1,4 +1,4 @@
-"""Backends are found by name, loaded only when asked for, and missing ones named with their cure."""
+"""Backends are found by name, loaded only when asked for; a missing one is named with its cure."""
 
 import subprocess
 import sys
@@ -101,7 +101,7 @@ def test_nothing_claims_it(installed, tmp_path):
 
 
 def test_missing_file():
-    with pytest.raises(cfcam.InvalidInputError, match="no model file 'nowhere.onnx'"):
+    with pytest.raises(cfcam.InvalidInputError, match=r"no model file 'nowhere\.onnx'"):
         cfcam.open_model("nowhere.onnx")
 
 
