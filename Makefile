@@ -29,7 +29,8 @@ lowest:
 	rm -rf .venv-lowest
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python $(PIP) install --upgrade pip
-	.venv-lowest/bin/python $(PIP) install -c tests/lowest.txt ".[onnx,cli]" pytest hypothesis scikit-learn build hatchling
+	.venv-lowest/bin/python $(PIP) install -c tests/constraints.txt torch
+	.venv-lowest/bin/python $(PIP) install -c tests/lowest.txt ".[onnx,cli]" --group test
 	.venv-lowest/bin/pytest $(PYTEST_ARGS)
 
 benchmark: $(TEST)/.ready

@@ -7,6 +7,7 @@
 (1, 64, 64)
 """
 
+from cfcam_core import evaluation as evaluation
 from cfcam_core.backend import Backend as Backend
 from cfcam_core.backend import Layer as Layer
 from cfcam_core.capture import Capture as Capture

@@ -16,7 +16,7 @@ def open_model(model: Any) -> NoReturn:
         Always: the PyTorch backend is the next release's.
     """
     raise BackendNotFoundError(
-        f"{type(model).__qualname__} is a PyTorch model, which this version of cfcam does not open; "
-        "export it with torch.onnx.export and pass the .onnx file, "
+        f"{type(model).__qualname__} is a PyTorch model, which this version of cfcam does not "
+        "open; export it with torch.onnx.export and pass the .onnx file, "
         "or pass activations and gradients to explain_arrays"
     )

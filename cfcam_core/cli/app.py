@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +30,13 @@ app = typer.Typer(
 )
 
 ModelOption = Annotated[Path, typer.Option("--model", "-m", help="Model file, such as model.onnx.")]
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider",
+        help="Execution provider of onnxruntime, the preferred first; may be repeated.",
+    ),
+]
 
 
 def _one_of(names: Collection[str]) -> Callable[[str | None], str | None]:
@@ -122,14 +129,16 @@ def explain(
             "Default: imagenet, or unit for models with one channel.",
         ),
     ] = None,
+    provider: ProviderOption = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the results; made if missing.")
     ] = Path("cfcam-out"),
 ) -> None:
     """Write a heatmap over each image (.cfcam.png) and everything behind it (.cfcam.npz)."""
+    options: dict[str, Any] = {"providers": provider} if provider else {}
     with _one_line_errors():
         job = Job(
-            backend=cfcam.open_model(model),
+            backend=cfcam.open_model(model, **options),
             out=out,
             layer=layer,
             target=target,

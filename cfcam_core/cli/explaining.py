@@ -16,11 +16,8 @@ import cfcam_core as cfcam
 from cfcam_core import png
 from cfcam_core.cli.inputs import MARK, Labels, check_classes, find_class, find_images, output_stems
 from cfcam_core.cli.tables import show
-from cfcam_core.errors import InvalidInputError
+from cfcam_core.errors import BlankMapWarning, InvalidInputError
 from cfcam_core.images import ModelInput, default_preprocessing, prepare, read_image
-
-BLANK_MAP = "the map of sample .* shows nothing"
-"""Start of the warning that the column *status* replaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +115,7 @@ def _explain(plan: Plan, image: Path, results: Path) -> cfcam.Explanation:
     picture = read_image(image)
     batch = prepare(picture, plan.wanted, plan.preprocess)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", BLANK_MAP, UserWarning)
+        warnings.simplefilter("ignore", BlankMapWarning)  # the column *status* says it
         explanation = cfcam.explain(
             plan.job.backend,
             batch,

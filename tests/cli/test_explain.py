@@ -128,7 +128,7 @@ def test_labels_name_the_class_and_choose_it(cfcam, model, photo, tmp_path):
         (["--model", "gray.tiny", "--preprocess", "imagenet"], "use one of tf, unit, raw"),
     ],
 )
-def test_one_clear_line_and_exit_2(cfcam, model, photo, tmp_path, arguments, message):  # noqa: PLR0917
+def test_one_clear_line_and_exit_2(cfcam, model, photo, tmp_path, arguments, message):
     (tmp_path / "three.txt").write_text("cat\ndog\nbird\n")
     (tmp_path / "five.txt").write_text("a\nb\nc\nd\ne\n")
     model("bad.tiny", error="bad magic number")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -85,14 +83,11 @@ def test_a_broken_onnx_file_is_one_line(cfcam, onnx_file, photo):
 
 
 @pytest.mark.real
-def test_a_pretrained_model_on_photographs(cfcam, tmp_path):
-    if "CFCAM_TEST_DATA" not in os.environ:
-        pytest.skip("CFCAM_TEST_DATA is not set")  # once it is, a missing file is a failure
-    data = Path(os.environ["CFCAM_TEST_DATA"])
+def test_a_pretrained_model_on_photographs(cfcam, tmp_path, real_data):
     done = cfcam(
-        *("explain", data / "images/elephant.jpg", data / "images/zebra.jpg"),
-        *("--model", data / "models/squeezenet1_1_fp16.onnx", "--preprocess", "caffe"),
-        *("--labels", data / "imagenet_classes.json"),
+        *("explain", real_data / "images/elephant.jpg", real_data / "images/zebra.jpg"),
+        *("--model", real_data / "models/squeezenet1_1_fp16.onnx", "--preprocess", "caffe"),
+        *("--labels", real_data / "imagenet_classes.json"),
     )
     assert done.returncode == 0, done.stderr
     _, elephant, zebra = done.stdout.splitlines()

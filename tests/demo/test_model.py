@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 
 from cfcam_core.demo.shipped import MODEL, load_scenes
 
@@ -64,7 +65,6 @@ def test_it_tells_the_same_about_a_scene_alone_and_in_a_batch():
 
 
 def test_training_is_repeatable_and_learns(example, request):
-    torch = pytest.importorskip("torch")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     request.addfinalizer(lambda: torch.set_num_threads(threads))
@@ -88,7 +88,6 @@ def _loss(model, drawn, scenes):
 
 
 def test_the_onnx_file_computes_what_the_module_computes(example):
-    torch = pytest.importorskip("torch")
     network = example("network")
     torch.manual_seed(0)
     module = network.Network()

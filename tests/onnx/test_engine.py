@@ -13,6 +13,7 @@ import cfcam_onnx
 import numpy as np
 import onnx
 import pytest
+import torch
 from cfcam_onnx import OnnxBackend
 from onnx import numpy_helper
 
@@ -54,7 +55,6 @@ def test_gradient_is_the_slope_of_the_logit(small: Any, layer: str) -> None:
 
 @pytest.mark.parametrize("layer", ["x", "stem", "inner", "block", "gated", "last"])
 def test_gradient_is_torch_autograd(small: Any, layer: str) -> None:
-    torch = pytest.importorskip("torch")
     model, x = small(), images()
     weights = [torch.tensor(numpy_helper.to_array(w)) for w in model.graph.initializer]
     f = torch.nn.functional

@@ -9,9 +9,9 @@ from typing import Any
 import cfcam_onnx
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-nn, f = torch.nn, torch.nn.functional
+import torch
+from torch import nn
+from torch.nn import functional as f
 
 
 class Tail(nn.Module):

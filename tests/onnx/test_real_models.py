@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import cfcam_onnx
+import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, numpy_helper
 
 from cfcam_core import Capture
@@ -32,7 +34,6 @@ class Photo:
 
 @pytest.fixture(scope="module")
 def photos(real_data: Path) -> list[Photo]:
-    cv2 = pytest.importorskip("cv2")
     manifest = json.loads((real_data / "MANIFEST.json").read_text())
     found = []
     for image in manifest["images"]:
@@ -105,7 +106,6 @@ def test_mobilenet(mobilenet: Path, photos: list[Photo]) -> None:
 def test_mobilenet_gradient_is_torch_autograd(
     mobilenet: Path, photos: list[Photo], loader: Any, real_data: Path, layer: str
 ) -> None:
-    torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
     model = loader.build_torch(real_data / "models" / "mobilenet_v2_imagenet_int8.npz")
     x = np.stack([for_mobilenet(p) for p in photos[:4]]).astype(np.float32)
@@ -189,7 +189,6 @@ def test_cntk_mnist(real_data: Path) -> None:
 @pytest.mark.parametrize("layer", ["Plus30_Output_0", "Pooling66_Output_0", "ReLU114_Output_0"])
 def test_cntk_mnist_gradient_is_torch_autograd(real_data: Path, layer: str) -> None:
     """Slopes are no oracle here: on the black background whole pooling windows are tied."""
-    torch = pytest.importorskip("torch")
     f, path = torch.nn.functional, real_data / "models" / "mnist_cntk.onnx"
     tensors = onnx.load(path).graph.initializer
     w = {t.name: torch.tensor(numpy_helper.to_array(t)) for t in tensors}
