@@ -98,7 +98,7 @@ class Settings:
     sigma_spatial: float = 5.0
     """Width of the spatial kernel in positions of the layer's map (code: 5; paper: not given)."""
 
-    sigma_range: float = 2.0
+    sigma_range: float = 1.0
     """Width of the range kernel: in standard deviations of the mean gradient for ``bilateral``
     (ours), in gradient units for ``public-code`` (code: 0.1)."""
 

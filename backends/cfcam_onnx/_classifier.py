@@ -1,6 +1,6 @@
 """What is known of a classifier once it is open: its inputs, its logits, its layers.
 
-Worked out once and never changed afterwards, so that threads may share it. Nothing is run here
+Worked out once, so that threads may share it. Nothing is run here
 but the trial run of `cfcam_onnx._probe`.
 """
 
@@ -39,6 +39,7 @@ class Classifier:
             found = [site(graph, name, self._channels) for name in cuts]
             self.sites = [s for s in found if s is not None and s.least >= 2]
             self.default = default_site(graph, self.logits, self.sites)
+            self._by_name: dict[str, Site] = {}  # names that have been asked for
 
     @property
     def classes(self) -> int | None:
@@ -86,7 +87,9 @@ class Classifier:
             raise LayerNotFoundError(
                 f"layer {layer!r} is a {type(layer).__name__}; pass a name, an index or None"
             )
-        return self._named(name)
+        if name not in self._by_name:
+            self._by_name[name] = self._named(name)
+        return self._by_name[name]
 
     def _named(self, name: str) -> Site:
         graph = self.graph
