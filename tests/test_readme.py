@@ -1,0 +1,49 @@
+"""The README's Python runs as it stands."""
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def small_classifier():
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(8, 3, 3, 3)), "d": rng.normal(size=(8, 4))}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], strides=[4, 4]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("MatMul", ["f", "d"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 64, 64])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_python_blocks_run(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    onnx.save(small_classifier(), "model.onnx")
+    cv2.imwrite("photo.jpg", rng.integers(0, 256, (90, 120, 3), np.uint8))
+    for name in ("activations", "gradients"):
+        np.save(f"{name}.npy", rng.normal(0.1, 1, (32, 7, 7)).astype(np.float32))
+    exec(block, {})  # noqa: S102 - that is the point
+
+
+def test_readme_has_its_blocks_and_is_short():
+    assert len(BLOCKS) == 2
+    assert len(README.splitlines()) <= 150
