@@ -62,17 +62,22 @@ def cf_cam(activations: FloatArray, gradients: FloatArray, settings: Settings) -
     CF-CAM, arXiv 2504.00060, version 2, section 3, and its public code; `cfcam_core.settings` says
     which step comes from where.
     """
-    up_a = up_g = 0
-    if _is_homogeneous(settings):
-        (activations, up_a), (gradients, up_g) = near_one(activations), near_one(gradients)
-    cam = _cf_cam(activations, gradients, settings)
+    if settings.eps_rule == "float32":  # as published: everything is compared as it comes
+        labels = cluster_channels(activations, gradients, settings)
+        return _from_labels(activations, gradients, labels, settings)
+    (A, up_a), (G, up_g) = near_one(activations), near_one(gradients)
+    labels = cluster_channels(A, G, settings)
+    if settings.filter == "public-code" or settings.weighting == "softmax":
+        return _from_labels(activations, gradients, labels, settings)  # absolute numbers again
+    cam = _from_labels(A, G, labels, settings)
     if up_a == up_g == 0:
         return cam
-    return Cam(np.ldexp(cam.map, up_a + up_g), np.ldexp(cam.weights, up_g), cam.labels)
+    return Cam(np.ldexp(cam.map, up_a + up_g), np.ldexp(cam.weights, up_g), labels)
 
 
-def _cf_cam(activations: FloatArray, gradients: FloatArray, settings: Settings) -> Cam:
-    labels = cluster_channels(activations, gradients, settings)
+def _from_labels(
+    activations: FloatArray, gradients: FloatArray, labels: NDArray[np.intp], settings: Settings
+) -> Cam:
     if settings.filter == "public-code":
         _refuse_what_breaks_the_public_code(activations, labels)
     if settings.average == "gradients":
@@ -84,18 +89,6 @@ def _cf_cam(activations: FloatArray, gradients: FloatArray, settings: Settings) 
     product = directed.map.astype(np.float64) * shared.map
     mean = np.where(product > 0, np.copysign(np.sqrt(np.abs(product)), shared.map), 0)
     return Cam(mean, (directed.weights + shared.weights) / 2, labels)
-
-
-def _is_homogeneous(settings: Settings) -> bool:
-    """Say whether scaling activations or gradients merely scales the map.
-
-    The published settings are not of that kind: they compare with absolute numbers.
-    """
-    return (
-        settings.eps_rule == "rank"
-        and settings.filter != "public-code"
-        and settings.weighting != "softmax"
-    )
 
 
 def _gradient_map(

@@ -7,7 +7,7 @@ from copy import copy
 import numpy as np
 from numpy.typing import NDArray
 
-from cfcam_core.cam import near_one
+from cfcam_core.cam import rows
 from cfcam_core.capture import FloatArray
 from cfcam_core.dbscan import dbscan
 from cfcam_core.distances import interpolate, neighbours
@@ -42,8 +42,7 @@ def cluster_channels(
         labels of the wrong shape.
     """
     features = channel_features(activations, gradients, settings)
-    with np.errstate(over="ignore"):
-        norms = np.sqrt(np.add.reduce(features * features, axis=1))
+    norms = _norms(features, settings)
     if not np.isfinite(norms).all():
         raise InvalidInputError(
             "activations are so large that their squares overflow float32, where the public code "
@@ -65,17 +64,17 @@ def cluster_channels(
 def channel_features(
     activations: FloatArray, gradients: FloatArray, settings: Settings
 ) -> FloatArray:
-    """Return what is compared between channels, shape (C, P), P the number of positions.
-
-    Under ``eps_rule="rank"`` very large or small arrays are first scaled by a power of two, which
-    changes no cluster and keeps squares from overflowing or vanishing in float32.
-    """
-    arrays = [activations.reshape(len(activations), -1)]
+    """Return what is compared between channels, shape (C, P), P the number of positions."""
     if settings.cluster_on == "contributions":
-        arrays.append(gradients.reshape(len(gradients), -1))
+        return rows(gradients) * rows(activations)
+    return rows(activations)
+
+
+def _norms(features: FloatArray, settings: Settings) -> FloatArray:
     if settings.eps_rule == "rank":
-        arrays = [near_one(array)[0] for array in arrays]
-    return np.multiply(*arrays) if len(arrays) == 2 else arrays[0]
+        return np.asarray(np.sqrt(np.vecdot(features, features)))
+    with np.errstate(over="ignore"):  # added up in numpy.linalg.norm's order, bit for bit
+        return np.asarray(np.sqrt(np.add.reduce(features * features, axis=1)))
 
 
 def dominant_channels(

@@ -36,3 +36,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results, with those above it; one that is there is fine.
+
+    Raises
+    ------
+    InvalidInputError
+        It cannot be made: a file is in its place, or permission is missing.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInputError(
+            f"cannot make the folder {str(path)!r}: {error.strerror or error}; choose another"
+        ) from error

@@ -76,23 +76,25 @@ def bilateral(maps: FloatArray, *, sigma_spatial: float, sigma_range: float) -> 
     out = np.empty_like(values)
     step = max(1, 2**18 // values.size)  # rows of weights held at a time
     for start in range(0, values.shape[1], step):
-        rows = np.arange(start, min(start + step, values.shape[1]))
-        weights = z[:, rows, None] - z[:, None]
+        stop = min(start + step, values.shape[1])
+        weights = z[:, start:stop, None] - z[:, None]
         weights *= weights
         weights *= np.float32(-0.5)
         np.exp(weights, out=weights)
-        weights *= _closeness(shape, sigma_spatial, rows)
-        out[:, rows] = (weights @ centred[:, :, None])[..., 0] / weights.sum(axis=2)
+        weights *= _closeness(shape, sigma_spatial, start, stop)
+        out[:, start:stop] = (weights @ centred[:, :, None])[..., 0] / weights.sum(axis=2)
     return np.where(varies, out + mean, values).reshape(maps.shape)
 
 
-def _closeness(shape: tuple[int, ...], sigma: float, rows: NDArray[np.intp]) -> FloatArray:
-    """Return Gaussian weights from some positions to all, shape (rows, P), as products by axis."""
-    weights = np.ones((len(rows), 1), np.float32)
-    for length, place in zip(shape, np.unravel_index(rows, shape), strict=True):
+@lru_cache(maxsize=4)
+def _closeness(shape: tuple[int, ...], sigma: float, start: int, stop: int) -> FloatArray:
+    """Return Gaussian weights from some positions to all, (stop - start, P): products by axis."""
+    weights = np.ones((stop - start, 1), np.float32)
+    places = np.unravel_index(np.arange(start, stop), shape)
+    for length, place in zip(shape, places, strict=True):
         weights = weights[:, :, None] * _bells(length, sigma)[place][:, None, :]
-        weights = weights.reshape(len(rows), -1)
-    return weights
+        weights = weights.reshape(stop - start, -1)
+    return read_only(weights)
 
 
 @lru_cache(maxsize=64)

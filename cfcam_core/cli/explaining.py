@@ -17,6 +17,7 @@ from cfcam_core import png
 from cfcam_core.cli.inputs import MARK, Labels, check_classes, find_class, find_images, output_stems
 from cfcam_core.cli.tables import show
 from cfcam_core.errors import BlankMapWarning, InvalidInputError
+from cfcam_core.files import make_folder
 from cfcam_core.images import ModelInput, default_preprocessing, prepare, read_image
 
 
@@ -55,7 +56,7 @@ def run(job: Job, given: Sequence[Path]) -> dict[Path, str]:
     plan = _plan(job)
     _say(_summary(plan))
     images, failures = find_images(given)
-    _make_folder(job.out)
+    make_folder(job.out)
     share = "sigmoid" if "Sigmoid" in getattr(job.backend, "logits_behind", ()) else "softmax"
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []
@@ -99,15 +100,6 @@ def _summary(plan: Plan) -> str:
         size += " (the model leaves the size open)"
     preset = f", preset {plan.job.preset}" if plan.job.method == "cf-cam" else ""
     return f"{size}, preprocess {plan.preprocess}, method {plan.job.method}{preset}"
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInputError(
-            f"cannot make the folder {str(out)!r}: {error.strerror or error}; choose another --out"
-        ) from error
 
 
 def _explain(plan: Plan, image: Path, results: Path) -> cfcam.Explanation:

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from cfcam_core import png, report
 from cfcam_core.demo.sheet import Column, draw_sheet, enlarged
 from cfcam_core.demo.shipped import MODEL, Scenes, load_scenes
-from cfcam_core.errors import InvalidInputError
 from cfcam_core.evaluation.localisation import energy_in_mask, pointing_game
 from cfcam_core.explainer import explain
 from cfcam_core.explanation import Explanation
-from cfcam_core.files import replacing
+from cfcam_core.files import make_folder, replacing
 from cfcam_core.overlay import overlay
 from cfcam_core.registry import open_model
 from cfcam_core.settings import Settings
@@ -99,7 +98,7 @@ def run_demo(out: Path, echo: Callable[[str], None]) -> Path:
     ]
     sheet, content = draw_sheet(scenes, columns), _page(scenes, columns, rows, verdict)
 
-    _make_folder(out)
+    make_folder(out)
     picture, page = out / "sheet.png", out / "index.html"
     png.write(picture, sheet)
     with replacing(page) as file:
@@ -198,12 +197,3 @@ def _page(
                 tiles.append((column.pictures[row], caption))
         parts.append(report.figures(tiles))
     return report.page("cfcam demo: which pixels speak for which digit?", *parts)
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInputError(
-            f"cannot make the folder {str(out)!r} ({error.strerror}); give another one"
-        ) from error
