@@ -31,7 +31,7 @@ lowest:
 	.venv-lowest/bin/python $(PIP) install --upgrade pip
 	.venv-lowest/bin/python $(PIP) install -c tests/constraints.txt torch
 	.venv-lowest/bin/python $(PIP) install -c tests/lowest.txt ".[onnx,cli]" --group test
-	.venv-lowest/bin/pytest $(PYTEST_ARGS)
+	.venv-lowest/bin/pytest -W ignore::DeprecationWarning $(PYTEST_ARGS)  # of old packages among themselves
 
 benchmark: $(TEST)/.ready
 	$(TEST)/bin/python benchmarks/core_speed.py
