@@ -13,6 +13,7 @@ from cfcam_core.backend import Layer as Layer
 from cfcam_core.capture import Capture as Capture
 from cfcam_core.errors import BackendNotFoundError as BackendNotFoundError
 from cfcam_core.errors import BackendUnavailableError as BackendUnavailableError
+from cfcam_core.errors import BlankMapWarning as BlankMapWarning
 from cfcam_core.errors import CfcamError as CfcamError
 from cfcam_core.errors import InvalidInputError as InvalidInputError
 from cfcam_core.errors import LayerNotFoundError as LayerNotFoundError

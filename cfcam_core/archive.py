@@ -35,7 +35,7 @@ def save(explanation: Explanation, path: Path) -> None:
     Raises
     ------
     InvalidInputError
-        There is no such folder.
+        There is no such folder, `path` itself is one, or it cannot be written there.
     """
     stored: dict[str, Any] = {"format": np.int64(FORMAT)}
     for name in (*ARRAYS, *OPTIONAL_ARRAYS):
@@ -54,8 +54,8 @@ def save(explanation: Explanation, path: Path) -> None:
 def load(path: Path) -> Explanation:
     """Read what `save` wrote.
 
-    A clusterer that was passed as an object comes back as None; its ``repr`` stays readable in the
-    file. So do settings that this version does not know: then `settings` is None.
+    Settings with a clusterer, or with fields or values that this version does not know, come back
+    as None rather than as others than those used; their JSON stays readable in the file.
 
     Raises
     ------
@@ -80,13 +80,15 @@ def load(path: Path) -> Explanation:
 
 
 def _with_suffix(path: Path) -> Path:
-    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+    """Add the suffix where it is missing, but never turn a folder's name into a file's."""
+    has_it = path.suffix == ".npz" or path.is_dir()
+    return path if has_it else path.with_name(path.name + ".npz")
 
 
 def _settings(text: str) -> Settings | None:
     try:
-        return Settings(**{**json.loads(text), "clusterer": None})
-    except (TypeError, ValueError):  # of a later version: JSON and settings errors are ValueErrors
+        return Settings(**json.loads(text))
+    except (TypeError, ValueError):  # unknown names; text for a clusterer, unknown words, no JSON
         return None
 
 
@@ -95,12 +97,16 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         with path.open("rb") as file:  # ours to close: numpy leaves it open on a damaged archive
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
-                return {}
+                raise BadZipFile("a single array")
             return {name: archive[name] for name in archive.files}
-    except (BadZipFile, ValueError, EOFError, OSError, KeyError, zlib.error) as error:
+    except OSError as error:
         raise InvalidInputError(
-            f"{str(path)!r} cannot be read: {error or type(error).__name__}; it is damaged or no "
-            f".npz archive, {HOW}"
+            f"{str(path)!r} cannot be read: {error.strerror or error}; check the file"
+        ) from error
+    except (BadZipFile, ValueError, EOFError, KeyError, RuntimeError, zlib.error) as error:
+        # without NumPy's own words, which advise to unpickle: that would run code from the file
+        raise InvalidInputError(
+            f"{str(path)!r} is no .npz archive of plain arrays, or it is damaged; {HOW}"
         ) from error
 
 
@@ -125,10 +131,14 @@ def _check(stored: dict[str, NDArray[Any]], path: Path) -> None:
         for name in (*ARRAYS, *OPTIONAL_ARRAYS, "status")
         if name in stored and stored[name].shape[:1] != samples
     ]
-    unknown = sorted(set(stored["status"].ravel().tolist()) - set(get_args(Status)))
-    if len(samples) != 1 or short or unknown or stored["heatmaps"].ndim != stored["maps"].ndim:
+    if len(samples) != 1 or short or stored["heatmaps"].ndim != stored["maps"].ndim:
         shapes = {name: stored[name].shape for name in stored if stored[name].shape}
         raise InvalidInputError(
-            f"{str(path)!r} holds arrays that do not belong together: {shapes}, status "
-            f"{unknown or 'known'}; {HOW}"
+            f"{str(path)!r} holds arrays that do not belong together: {shapes}; {HOW}"
+        )
+    unknown = set(stored["status"].tolist()) - set(get_args(Status))
+    if unknown:
+        raise InvalidInputError(
+            f"{str(path)!r} holds the status {', '.join(sorted(map(str, unknown)))}; known are "
+            f"{', '.join(get_args(Status))}; {HOW}"
         )

@@ -7,6 +7,7 @@ spatial axes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -74,20 +75,17 @@ class Capture:
             if scores.ndim != 2 or len(scores) != samples:
                 raise InvalidInputError(f"scores have shape {scores.shape}; wanted ({samples}, K)")
             put(self, "scores", scores)
-        targets = np.full(samples, -1) if self.targets is None else np.asarray(self.targets)
-        if targets.shape != (samples,) or not np.issubdtype(targets.dtype, np.integer):
+        targets = np.full(samples, -1)
+        if self.targets is not None:
+            targets = number_array(self.targets, "targets")
+        if targets.shape != (samples,) or targets.dtype.kind not in "iu":
             raise InvalidInputError(
                 f"targets are {targets.dtype} of shape {targets.shape}; "
                 f"wanted integers of shape ({samples},)"
             )
         put(self, "targets", read_only(targets.astype(np.intp)))
         if self.input_size is not None:
-            size = tuple(int(n) for n in self.input_size)
-            if len(size) != activations.ndim - 2 or min(size) < 1:
-                raise InvalidInputError(
-                    f"input size {size} does not fit maps of shape {activations.shape[2:]}"
-                )
-            put(self, "input_size", size)
+            put(self, "input_size", spatial_size(self.input_size, activations.shape[2:]))
 
 
 def real_array(values: Any, name: str) -> FloatArray:
@@ -99,8 +97,8 @@ def real_array(values: Any, name: str) -> FloatArray:
         Not numbers, complex, NaN or infinite; the message gives the first offending index.
     """
     array = number_array(values, name)
-    with np.errstate(over="ignore"):
-        single = array.astype(np.float32, copy=False)
+    with np.errstate(over="ignore", under="ignore"):
+        single = np.ascontiguousarray(array, np.float32).reshape(array.shape)
     finite = np.isfinite(single)
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
@@ -108,11 +106,17 @@ def real_array(values: Any, name: str) -> FloatArray:
             f"{name} contain {int((~finite).sum())} values that are not finite in float32, the "
             f"first at index {where}: {array[where]}; check the model's output or clean the array"
         )
+    if array.dtype == np.float64 and array.any() and not single.any():
+        raise InvalidInputError(
+            f"{name} reach {np.abs(array).max():.3g}, which is zero in float32; scale them up"
+        )
     return read_only(single)
 
 
 def number_array(values: Any, name: str) -> NDArray[Any]:
     """Return `values` as an array of real numbers, or raise `InvalidInputError`."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise InvalidInputError(f"{name} are a masked array; fill in what is masked")
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -120,6 +124,26 @@ def number_array(values: Any, name: str) -> NDArray[Any]:
     if array.dtype.kind not in "fiub":
         raise InvalidInputError(f"{name} have dtype {array.dtype}; wanted real numbers")
     return array
+
+
+def spatial_size(size: Any, spatial: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a size with as many positive integers as there are spatial axes.
+
+    Raises
+    ------
+    InvalidInputError
+        It is anything else.
+    """
+    try:
+        wanted = tuple(index(n) for n in size)
+    except TypeError:
+        wanted = ()
+    if len(wanted) != len(spatial) or min(wanted) < 1:
+        raise InvalidInputError(
+            f"size {size!r} does not fit maps of shape {spatial}; "
+            f"wanted {len(spatial)} positive integers"
+        )
+    return wanted
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -19,6 +19,9 @@ from cfcam_core.errors import InvalidInputError
 from cfcam_core.filtering import filter_maps, filtered_means
 from cfcam_core.settings import Settings
 
+CANCELLED = 1e-5
+"""A sum of unit vectors shorter than this share of their number is nothing but rounding errors."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Groups:
@@ -55,7 +58,7 @@ def cf_cam(activations: FloatArray, gradients: FloatArray, settings: Settings) -
       filter(sum_c E_c / |E_c|)``, brought to length one; ``L_i = sum_k m_ki sum_c |E_c| + sum_o
       E_oi``.
     - ``average="both"`` (ours): ``sign(a) sqrt(|a b|)`` of the two maps a, b where their signs
-      agree, else 0.
+      agree, else 0. Where that is nowhere positive, the first of gradients and directions that is.
 
     References
     ----------
@@ -66,7 +69,8 @@ def cf_cam(activations: FloatArray, gradients: FloatArray, settings: Settings) -
         labels = cluster_channels(activations, gradients, settings)
         return _from_labels(activations, gradients, labels, settings)
     (A, up_a), (G, up_g) = near_one(activations), near_one(gradients)
-    labels = cluster_channels(A, G, settings)
+    own_scale = settings.clusterer is not None and not settings.unit_norm  # it may have a radius
+    labels = cluster_channels(*((activations, gradients) if own_scale else (A, G)), settings)
     if settings.filter == "public-code" or settings.weighting == "softmax":
         return _from_labels(activations, gradients, labels, settings)  # absolute numbers again
     cam = _from_labels(A, G, labels, settings)
@@ -88,6 +92,10 @@ def _from_labels(
     shared = _gradient_map(activations, gradients, labels, settings)
     product = directed.map.astype(np.float64) * shared.map
     mean = np.where(product > 0, np.copysign(np.sqrt(np.abs(product)), shared.map), 0)
+    if mean.max() <= 0:
+        for half in (shared, directed):
+            if half.map.max() > 0:
+                return half
     return Cam(mean, (directed.weights + shared.weights) / 2, labels)
 
 
@@ -128,7 +136,8 @@ def _direction_map(
     inverse = np.divide(1, lengths, where=lengths > 0, out=np.zeros_like(lengths))
     directions = rows(filter_maps((M * inverse @ E).reshape(shape), settings))
     norms = np.sqrt(np.vecdot(directions, directions))[:, None]
-    directions = np.divide(directions, norms, where=norms > 0, out=np.zeros_like(directions))
+    clear = norms > CANCELLED * M.sum(axis=1, keepdims=True)
+    directions = np.divide(directions, norms, where=clear, out=np.zeros_like(directions))
     flat = M @ lengths @ directions + own @ E
     inner = np.vecdot(A @ directions.T, M.T) * lengths + own * np.vecdot(E, A)
     return Cam(flat.reshape(shape[1:]), inner / energy(A), labels)

@@ -3,7 +3,7 @@
 All pairwise squared distances are first computed approximately, with a proven bound on their error.
 A pair whose approximate distance is further than the bound from the radius is decided by it; the
 few pairs within the bound are computed again, directly and in float64. So the result is that of
-exact arithmetic, and the upper triangle of float32 values is the only large array.
+float64 arithmetic, and the upper triangle of float32 values is the only large array.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def neighbours(
         ``rank``: pair (i, j) is adjacent iff ``d2_ij <= d2_(k)``, the order statistic just below
         the percentile, both in float64. ``float32``: radius interpolated between float32 distances;
         ``d2_ij`` in float64 is compared with the square of the radius as scikit-learn 1.6 to 1.9
-        rounds it (to float32 for more than 15 features).
+        rounds it: to float32, unless it uses a tree (up to 15 features, from 12 channels on).
 
     Returns
     -------
@@ -82,7 +82,8 @@ def neighbours(
         roots = np.sqrt(table.exact(band, np.float32))
         radius = max(float(interpolate(*_pick(roots, order, band.below), order.share)), least)
         rounded = np.float32(radius)
-        limit = float(rounded * rounded) if features.shape[1] > 15 else radius * radius
+        by_tree = features.shape[1] <= 15 and len(features) // 2 > 5
+        limit = radius * radius if by_tree else float(rounded * rounded)
     else:
         limit, above = (float(d) for d in _pick(squares, order, band.below))
         radius = interpolate(limit**0.5, above**0.5, order.share)
@@ -249,10 +250,10 @@ def _rounding(size: int) -> float:
 
 
 def _error_bound(size: int, largest: float) -> float:
-    if size * UNIT > 0.1:  # the bound no longer holds: let every pair be computed exactly
+    if size * UNIT > 0.01:  # the bound no longer holds: let every pair be computed exactly
         return float("inf")
     gamma = (size + 2) * UNIT / (1 - (size + 2) * UNIT)
-    return (6 * gamma + 8 * UNIT) * largest
+    return (6 * gamma + 8 * UNIT) * largest / (1 - gamma)
 
 
 @lru_cache(maxsize=8)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cfcam_core.cam import Cam
-from cfcam_core.capture import Capture, FloatArray, number_array
+from cfcam_core.capture import Capture, FloatArray, number_array, spatial_size
 from cfcam_core.errors import BlankMapWarning, InvalidInputError
 from cfcam_core.explanation import Explanation, Status
 from cfcam_core.fusion import fuse
@@ -78,8 +78,9 @@ def explain(
     --------
     >>> cfcam.explain("model.onnx", batch).overlay(images)  # doctest: +SKIP
     """
-    opened = open_model(model, backend)
+    find_method(method)  # before the model is opened and run
     choice = _settings(settings)
+    opened = open_model(model, backend)
     if isinstance(layer, list | tuple):
         if not layer:
             raise InvalidInputError("layer is an empty list; name one layer or more, or pass None")
@@ -143,6 +144,8 @@ def _finish(
 ) -> Explanation:
     """Run the method on every sample and turn the maps into heatmaps."""
     run = find_method(method)
+    spatial = capture.activations.shape[2:]
+    wanted = capture.input_size or spatial if size is None else spatial_size(size, spatial)
     cams = [
         run(A, G, settings) for A, G in zip(capture.activations, capture.gradients, strict=True)
     ]
@@ -155,7 +158,7 @@ def _finish(
             f"and gradients {np.abs(capture.gradients).max():.3g}; scale them down"
         )
     return Explanation(
-        heatmaps=heatmaps(maps, _size(size, capture)),
+        heatmaps=heatmaps(maps, wanted),
         maps=maps,
         weights=weights,
         labels=_stacked_labels(cams),
@@ -194,12 +197,16 @@ def status(signed_map: FloatArray, *, influential: bool) -> Status:
         return "zero_gradient"
     if signed_map.max() <= 0 and signed_map.min() < 0:
         return "all_negative"
-    return "flat" if signed_map.max() == signed_map.min() else "ok"
+    spread, peak = np.ptp(signed_map), np.abs(signed_map).max()
+    return "flat" if spread <= FLAT * peak else "ok"
 
+
+FLAT = 1e-5
+"""A map whose values differ by less than this share of its peak is the same everywhere."""
 
 _REASONS = {
     "zero_gradient": "the score does not depend on this layer (all gradients are zero)",
-    "all_negative": "all evidence at this layer speaks against the class",
+    "all_negative": "the map is nowhere positive; try another layer or method",
     "flat": "the map is the same everywhere",
 }
 
@@ -231,28 +238,13 @@ def _settings(settings: Settings | None) -> Settings:
     return settings
 
 
-def _size(size: Sequence[int] | None, capture: Capture) -> tuple[int, ...]:
-    spatial = capture.activations.shape[2:]
-    if size is None:
-        return capture.input_size or spatial
-    wanted = tuple(size)
-    if len(wanted) != len(spatial) or not all(
-        isinstance(n, int | np.integer) and n > 0 for n in wanted
-    ):
-        raise InvalidInputError(
-            f"size={size!r} does not fit maps of shape {spatial}; "
-            f"wanted {len(spatial)} positive integers"
-        )
-    return tuple(int(n) for n in wanted)
-
-
 def _batch(array: NDArray[Any], spatial_dims: int | None, *, channels_last: bool) -> NDArray[Any]:
     """Bring an array to (N, C, *s)."""
     if spatial_dims is None:
         single = array.ndim in {2, 3}
         allowed, hint = array.ndim in {2, 3, 4, 5}, "2 to 5 axes, or pass spatial_dims"
     else:
-        if spatial_dims not in {1, 2, 3}:
+        if spatial_dims not in (1, 2, 3):
             raise InvalidInputError(f"spatial_dims={spatial_dims!r}; allowed are 1, 2 and 3")
         single = array.ndim == spatial_dims + 1
         allowed = single or array.ndim == spatial_dims + 2

@@ -36,7 +36,7 @@ class Explanation:
     weights: FloatArray
     """(N, C) float32: what each channel's activations were multiplied by. Where the factor differs
     from position to position it is the projection ``<term, activation> / <activation, activation>``
-    of the channel's term in the map."""
+    of the channel's term in the map; for the geometric mean of two maps, the mean of theirs."""
     labels: NDArray[np.intp] | None
     """(N, C): -2 dominant, -1 noise, >= 0 cluster; None for methods that do not cluster."""
     targets: NDArray[np.intp]
@@ -45,7 +45,7 @@ class Explanation:
     """(N, K) logits, where they are known."""
     status: tuple[Status, ...]
     """Per sample: ``ok``; ``zero_gradient``, the score does not depend on the layer;
-    ``all_negative``, all evidence is against the class; ``flat``, every position is equal."""
+    ``all_negative``, the map is nowhere positive; ``flat``, every position is equal."""
     layer: str = ""
     method: str = "cf-cam"
     settings: Settings | None = None

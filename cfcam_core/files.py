@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -21,21 +21,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     InvalidInputError
-        The folder does not exist, or `path` is a folder.
+        The folder does not exist, `path` is a folder, the disk is full, or permission is missing.
     """
+    if path.is_dir():
+        raise InvalidInputError(f"cannot write {str(path)!r}: it is a folder; give a file name")
     if not path.parent.is_dir():
         raise InvalidInputError(
             f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; create it first"
         )
-    if path.is_dir():
-        raise InvalidInputError(f"cannot write {str(path)!r}: it is a folder; give a file name")
     temporary = path.with_name(f".cfcam-{uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
             yield file
         temporary.replace(path)
+    except OSError as error:
+        raise InvalidInputError(
+            f"cannot write {str(path)!r}: {error.strerror or error}; make room or choose another "
+            "folder"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def make_folder(path: Path) -> None:

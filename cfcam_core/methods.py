@@ -44,6 +44,6 @@ def methods() -> tuple[str, ...]:
 
 def find_method(name: str) -> Method:
     """Return the method of that name, or raise `InvalidInputError` with the names there are."""
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise InvalidInputError(f"there is no method {name!r}; allowed are {', '.join(METHODS)}")
     return METHODS[name]

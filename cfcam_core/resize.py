@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from cfcam_core.capture import FloatArray, read_only
 
+LARGEST_MATRIX = 1 << 18
+"""Entries up to which interpolating an axis is done as a matrix product, the fastest way by far."""
+
 
 def resize(maps: NDArray[np.floating[Any]], size: Sequence[int]) -> FloatArray:
     """Resize maps linearly (bilinearly, trilinearly), cell centres aligned.
@@ -34,8 +37,15 @@ def resize(maps: NDArray[np.floating[Any]], size: Sequence[int]) -> FloatArray:
     """
     out = np.asarray(maps, np.float32)
     for axis, (old, new) in enumerate(zip(out.shape[1:], size, strict=True), start=1):
-        if old != new:
+        if old == new:
+            continue
+        if old * new <= LARGEST_MATRIX:
             out = along(interpolation(old, new), out, axis)
+        else:
+            left, share = _places(old, new)
+            part = share.astype(np.float32).reshape(-1, *[1] * (out.ndim - axis - 1))
+            right = np.minimum(left + 1, old - 1)
+            out = out.take(left, axis) * (1 - part) + out.take(right, axis) * part
     return out
 
 
@@ -53,11 +63,16 @@ def along(matrix: NDArray[Any], maps: NDArray[Any], axis: int) -> NDArray[Any]:
 @lru_cache(maxsize=64)
 def interpolation(old: int, new: int) -> FloatArray:
     """Return the (new, old) matrix of linear interpolation; its rows sum to one."""
-    place = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
-    left = np.minimum(place.astype(np.intp), max(old - 2, 0))
-    share = place - left
+    left, share = _places(old, new)
     matrix = np.zeros((new, old), np.float32)
     rows = np.arange(new)
     matrix[rows, left] = 1 - share
     matrix[rows, np.minimum(left + 1, old - 1)] += share.astype(np.float32)
     return read_only(matrix)
+
+
+def _places(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return for each new position its left neighbour and its distance from it."""
+    place = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
+    left = np.minimum(place.astype(np.intp), max(old - 2, 0))
+    return left, place - left

@@ -7,10 +7,13 @@ Sources: *paper* is CF-CAM (arXiv 2504.00060 v2), *code* its public implementati
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from types import MappingProxyType
+from numbers import Integral, Real
+from types import MappingProxyType, NoneType
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from cfcam_core.errors import InvalidInputError
 
@@ -88,12 +91,13 @@ class Settings:
 
     sign_split: bool = True
     """Whether gradients are averaged apart for members whose mean gradient is positive and those
-    whose mean is negative, so that evidence for and against the class does not cancel (ours)."""
+    whose mean is negative, so that evidence for and against the class does not cancel (ours).
+    Directions are averaged together all the same: there the opposed ones shall cancel."""
 
     filter: Literal["none", "gaussian", "bilateral", "public-code"] = "bilateral"
-    """Filter on each cluster's mean gradient. ``gaussian``: normalised (paper v2). ``bilateral``:
-    edge-preserving (paper v1 by its name; Tomasi and Manduchi 1998). ``public-code``: what the code
-    computes under the name of bilateral."""
+    """Filter on what a cluster shares: mean gradient, or direction (ours). ``gaussian``: normalised
+    (paper v2). ``bilateral``: edge-preserving (paper v1 by its name; Tomasi and Manduchi 1998).
+    ``public-code``: what the code computes under the name of bilateral."""
 
     sigma_spatial: float = 5.0
     """Width of the spatial kernel in positions of the layer's map (code: 5; paper: not given)."""
@@ -108,25 +112,16 @@ class Settings:
     times activation at every position (Hadamard product in the paper's figure)."""
 
     def __post_init__(self) -> None:
-        for name, allowed in _choices().items():
-            if getattr(self, name) not in allowed:
-                raise InvalidInputError(
-                    f"{name}={getattr(self, name)!r} is unknown; "
-                    f"allowed are {', '.join(map(repr, allowed))}"
-                )
+        for name, hint in _hints().items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), hint))
         _within("eps_percentile", self.eps_percentile, 0, 100)
         if self.dominant_percentile is not None:
             _within("dominant_percentile", self.dominant_percentile, 0, 100)
         _within("min_samples_share", self.min_samples_share, 0, 1)
-        _within("min_samples_least", self.min_samples_least, 1, float("inf"))
-        _within("eps_floor", self.eps_floor, 0, float("inf"))
+        _within("min_samples_least", self.min_samples_least, 1, 10**9)
+        _within("eps_floor", self.eps_floor, 0, 1e30)
         _positive("sigma_spatial", self.sigma_spatial)
         _positive("sigma_range", self.sigma_range)
-        if self.clusterer is not None and not hasattr(self.clusterer, "fit_predict"):
-            raise InvalidInputError(
-                f"clusterer is a {type(self.clusterer).__name__} without fit_predict; "
-                "pass a scikit-learn clusterer such as HDBSCAN(), or None"
-            )
 
     @classmethod
     def preset(cls, name: str) -> Settings:
@@ -136,19 +131,11 @@ class Settings:
         Gaussian of the paper's second version, ``default`` what the measurements in the benchmarks
         favour.
         """
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise InvalidInputError(
                 f"there is no preset {name!r}; allowed are {', '.join(PRESETS)}"
             )
         return PRESETS[name]
-
-    def changed(self) -> dict[str, Any]:
-        """Return the fields that differ from the defaults."""
-        return {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.default is not MISSING and getattr(self, f.name) != f.default
-        }
 
     def to_json(self) -> str:
         """Return all fields as JSON; a clusterer is written as its ``repr``."""
@@ -157,10 +144,34 @@ class Settings:
 
 
 @lru_cache(maxsize=1)
-def _choices() -> dict[str, tuple[str, ...]]:
-    """Return the fields that take one of a few words, with the words."""
-    hints = get_type_hints(Settings)
-    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Settings)
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    """Return a field's value as plain Python, or raise `InvalidInputError`."""
+    allowed = get_args(hint)
+    if get_origin(hint) is Literal:
+        if isinstance(value, str) and value in allowed:
+            return value
+        wanted = ", ".join(map(repr, allowed))
+    elif value is None and NoneType in allowed:
+        return None
+    elif Clusterer in allowed:
+        if callable(getattr(value, "fit_predict", None)) and not isinstance(value, type):
+            return value
+        wanted = "a scikit-learn clusterer such as HDBSCAN(), or None"
+    elif hint is bool:
+        if isinstance(value, bool | np.bool_):
+            return bool(value)
+        wanted = "True or False"
+    else:
+        if hint is int and isinstance(value, Integral) and not isinstance(value, bool):
+            return int(value)
+        if hint is not int and isinstance(value, Real) and not isinstance(value, bool):
+            return float(value)
+        wanted = "an integer" if hint is int else "a number"
+    raise InvalidInputError(f"{name}={value!r} is not understood; allowed is {wanted}")
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

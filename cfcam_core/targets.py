@@ -44,12 +44,14 @@ def resolve_targets(
         target = scores.argmax(axis=1)
     try:
         wanted = np.asarray(target)
-    except ValueError as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidInputError(f"target {target!r} is not a class index: {error}") from error
-    if wanted.dtype.kind == "f" and wanted.shape == scores.shape:
-        if not np.isfinite(wanted).all():
+    if wanted.dtype.kind in "fiu" and wanted.shape == scores.shape:
+        with np.errstate(over="ignore"):
+            coefficients = wanted.astype(np.float32)
+        if not np.isfinite(coefficients).all():
             raise InvalidInputError("target coefficients contain NaN or infinity; wanted finite")
-        return np.full(rows, -1), wanted.astype(np.float32)
+        return np.full(rows, -1), coefficients
     if wanted.dtype.kind not in "iu" or wanted.shape not in ((), (1,), (rows,)):
         raise InvalidInputError(
             f"target {target!r} does not name classes; allowed are None, one int, {rows} ints "

@@ -1,6 +1,7 @@
 """What must hold for CF-CAM on any arrays, under every preset and beyond."""
 
 import itertools
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN, HDBSCAN, OPTICS, AgglomerativeClustering
 
 import cfcam_core as cfcam
-from cfcam_core.clustering import cluster_channels
+from cfcam_core.cam import near_one
+from cfcam_core.clustering import cluster_channels, dominant_channels
 from cfcam_core.settings import PRESETS, Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:the map of sample")
@@ -144,6 +146,133 @@ def test_every_shape_is_defined(settings, size, channels):
     assert np.isfinite(e.heatmaps).all()
 
 
+@pytest.mark.parametrize("settings", [DEFAULT, PLAIN, replace(PLAIN, average="directions")])
+def test_directions_that_cancel_show_no_rounding_noise(settings):
+    """Constant in, constant out, also where evidence for and against the class balances."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        A = np.ones((64, 5, 5), np.float32) * rng.uniform(0.5, 1, (64, 1, 1)).astype(np.float32)
+        G = np.ones_like(A) * rng.normal(0, 1, (64, 1, 1)).astype(np.float32)
+        e = explain(A, G, settings)
+        assert np.ptp(e.maps) <= 1e-4 * np.abs(e.maps).max()
+
+
+def test_both_is_positive_wherever_a_half_is():
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        A = np.abs(rng.normal(size=(12, 3, 3))).astype(np.float32)
+        G = rng.normal(-0.6, 1, A.shape).astype(np.float32)
+        peaks = [
+            explain(A, G, replace(DEFAULT, average=kind)).maps.max()
+            for kind in ("directions", "gradients", "both")
+        ]
+        assert (peaks[2] > 0) == (max(peaks[:2]) > 0)
+
+
+def test_dominant_channels_are_numpys_percentile():
+    for channels in range(1, 12):
+        norms = np.random.default_rng(channels).random(channels).astype(np.float32)
+        live = np.ones(channels, np.bool_)
+        for percentile in (0, 30.0, 75.0, 100):
+            wanted = norms >= np.percentile(norms, percentile)
+            np.testing.assert_array_equal(dominant_channels(norms, live, percentile), wanted)
+
+
+def test_a_dead_channel_is_never_dominant():
+    A, G = relu_like(30)
+    labels = explain(A, G, replace(DEFAULT, dominant_percentile=0.0)).labels[0]
+    np.testing.assert_array_equal(labels == -2, A.any(axis=(1, 2)))
+
+
+def test_a_single_channel_left_is_a_cluster_and_strange_labels_are_noise():
+    A = np.ones((2, 3, 3), np.float32)
+    A[1] *= 2
+    assert explain(A, A, DEFAULT).labels[0].tolist() == [0, -2]
+    A, G = relu_like(31)
+    labels = explain(A, G, replace(DEFAULT, clusterer=Everything(-5))).labels[0]
+    assert set(labels) == {-2, -1}
+
+
+def test_min_samples(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "cfcam_core.clustering.dbscan",
+        lambda adjacency, min_samples: seen.append(min_samples) or np.zeros(len(adjacency), int),
+    )
+    A, G = relu_like(32, 50)
+    A += np.float32(0.1)
+    plain = replace(DEFAULT, dominant_percentile=None)
+    explain(A, G, plain)
+    explain(A, G, replace(plain, min_samples_least=6))
+    explain(A, G, replace(plain, min_samples_share=0.5))
+    assert seen == [2, 6, 25]
+
+
+def test_eps_floor_is_relative_to_the_median_norm():
+    rng = np.random.default_rng(33)
+    A = np.repeat(rng.random((4, 3, 3)), 8, axis=0) + rng.normal(0, 0.01, (32, 3, 3))
+    settings = replace(DEFAULT, unit_norm=False, eps_percentile=0.0, eps_floor=0.1)
+    labels = [explain((A * k).astype("f"), A, settings).labels for k in (1, 1000)]
+    np.testing.assert_array_equal(*labels)
+    assert labels[0].max() > 0
+
+
+def test_a_users_radius_meets_unscaled_channels():
+    A, G = relu_like(34)
+    found = []
+    for scale in (1.0, 2.0**30):
+        settings = replace(DEFAULT, unit_norm=False, clusterer=DBSCAN(2.5 * scale))
+        labels = explain(A * np.float32(scale), G, settings).labels
+        found.append(labels)
+    np.testing.assert_array_equal(*found)
+    assert (found[0] == 0).any()
+
+
+def test_near_one_is_exact():
+    for value in (2.0**30, -(2.0**30), 3e-30, -7e20):
+        scaled, exponent = near_one(np.full((2, 2), value, np.float32))
+        assert 0.5 <= abs(scaled[0, 0]) < 1
+        assert np.ldexp(scaled, exponent)[0, 0] == np.float32(value)
+    array = np.array([[1.0, -3.0]], np.float32)
+    assert near_one(array)[0] is array
+
+
+@pytest.mark.parametrize("kind", ["directions", "gradients"])
+def test_the_filter_reaches_the_map(kind):
+    A, G = relu_like(35)
+    plain, smooth = (
+        explain(A, G, replace(PLAIN, average=kind, filter=name)).maps
+        for name in ("none", "gaussian")
+    )
+    assert np.abs(plain - smooth).max() > 0.05 * np.abs(plain).max()
+
+
+def test_softmax_of_large_gradients_is_finite():
+    A, G = relu_like(36)
+    e = explain(A, G * np.float32(1e9), PRESETS["paper"])
+    assert np.isfinite(e.weights).all()
+    assert e.weights.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_public_code_presets_refuse_nothing_but_noise():
+    A, G = relu_like(37)
+    settings = replace(PRESETS["reference"], clusterer=Everything(-1), dominant_percentile=None)
+    with pytest.raises(cfcam.InvalidInputError, match="every channel is noise"):
+        explain(A, G, settings)
+    one = np.ones((9, 1, 1), np.float32) * np.arange(1, 10, dtype=np.float32)[:, None, None]
+    assert explain(one, one, PRESETS["reference"]).maps.shape == (1, 1, 1)
+
+
+def test_long_signals_need_little_memory():
+    A, G = (np.random.default_rng(k).random((8, 30_000), np.float32) for k in (1, 2))
+    tracemalloc.start()
+    e = explain(A, G - 0.4, replace(DEFAULT, filter="gaussian"), size=(90_000,))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert e.heatmaps.shape == (1, 90_000)
+    assert peak < 60e6
+
+
 def test_default_tells_classes_apart_where_the_public_code_is_blind():
     place = np.eye(20)[:4].reshape(4, 4, 5)  # four groups of channels, each active in one place
     group = np.repeat(np.arange(4), 10)
@@ -243,10 +372,14 @@ def test_sign_split_is_its_definition():
 def test_both_is_the_geometric_mean():
     A, G = relu_like(17)
     a, b, both = (
-        explain(A, G, replace(DEFAULT, average=kind)).maps.clip(0)
+        explain(A, G, replace(DEFAULT, average=kind))
         for kind in ("directions", "gradients", "both")
     )
-    assert_same_map(both, np.sqrt(a * b))
+    same = np.sign(a.maps) == np.sign(b.maps)
+    mean = np.where(same, np.sign(a.maps) * np.sqrt(np.abs(a.maps * b.maps)), 0)
+    assert_same_map(both.maps, mean)
+    assert (both.maps < 0).any()
+    assert_same_map(both.weights, (a.weights + b.weights) / 2)
 
 
 @presets

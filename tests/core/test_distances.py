@@ -97,8 +97,55 @@ def test_dbscan_equals_scikit_learn_beyond_one_word(count):
 @pytest.mark.parametrize("shape", [(40, 4), (40, 15), (40, 16), (300, 49), (90, 300)])
 @pytest.mark.parametrize("dead", [0, 20])
 def test_float32_rule_gives_scikit_learns_labels(shape, dead):
+    compare_with_public_steps(np.random.default_rng(3), shape, dead)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 15), (8, 4), (11, 9), (12, 9), (12, 16), (3, 16)])
+def test_float32_rule_follows_scikit_learns_choice_of_search(shape):
+    for seed in range(60):
+        compare_with_public_steps(np.random.default_rng(seed), shape, 0, min_samples=2)
+
+
+@pytest.mark.parametrize("rule", ["rank", "float32"])
+def test_near_ties_are_decided_exactly(rule):
+    """Values one rounding step apart and nearly equal rows: all that float32 cannot tell apart."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        steps = rng.integers(0, 3, (20, 6)).astype(np.float32) * np.float32(2**-23)
+        features = np.float32(1) + steps
+        if seed % 2:
+            features = np.repeat(rng.normal(size=(7, 6)), 3, axis=0).astype(np.float32)
+            features += rng.normal(0, 1e-7, features.shape).astype(np.float32)
+        if rule == "rank":
+            adjacency, _ = neighbours(features, percentile=25, least=0.0, rule="rank")
+            np.testing.assert_array_equal(adjacency, rank_rule(features, 25))
+        else:
+            squares = exact_squares(features)
+            adjacency, radius = neighbours(features, percentile=25, least=0.0, rule="float32")
+            np.testing.assert_array_equal(adjacency, squares <= radius * radius)
+
+
+@pytest.mark.parametrize("size", [300_000, 2_000_000])
+def test_very_long_features(size):
+    features = np.random.default_rng(0).normal(size=(3, size)).astype(np.float32)
+    adjacency, _ = neighbours(features, percentile=25, least=0.0, rule="rank")
+    np.testing.assert_array_equal(adjacency, rank_rule(features, 25))
+
+
+def test_a_common_offset_does_not_blur_the_table():
+    features = np.random.default_rng(1).normal(1e4, 1, (100, 30)).astype(np.float32)
+    table = distances._DistanceTable.of(features)
+    assert table.error < 1e-3 * exact_squares(features).max()
+
+
+def test_dbscan_gives_a_shared_border_point_to_the_first_cluster():
+    x = np.array([0, 0.4, 0.8, 1.8, 2.8, 3.2, 3.6])
+    near = np.abs(x[:, None] - x) <= 1.0001
+    assert dbscan(near, min_samples=4).tolist() == [0, 0, 0, 0, 1, 1, 1]
+
+
+def compare_with_public_steps(rng, shape, dead, min_samples=4):
     """Radius and labels as the public code gets them, from NumPy and scikit-learn themselves."""
-    rng = np.random.default_rng(3)
     features = np.maximum(rng.normal(size=shape), 0).astype(np.float32)
     features[:dead] = 0
     full = np.linalg.norm(features[:, None] - features[None], axis=2)
@@ -106,5 +153,5 @@ def test_float32_rule_gives_scikit_learns_labels(shape, dead):
     wanted_radius = max(np.percentile(full[full != np.inf], 25), 1e-5)
     adjacency, radius = neighbours(features, percentile=25, least=1e-5, rule="float32")
     assert radius == float(wanted_radius)
-    wanted = DBSCAN(eps=wanted_radius, min_samples=4).fit(features).labels_
-    np.testing.assert_array_equal(dbscan(adjacency, min_samples=4), wanted)
+    wanted = DBSCAN(eps=wanted_radius, min_samples=min_samples).fit(features).labels_
+    np.testing.assert_array_equal(dbscan(adjacency, min_samples=min_samples), wanted)

@@ -11,6 +11,7 @@ from scipy.ndimage import zoom
 
 import cfcam_core as cfcam
 from cfcam_core.errors import BlankMapWarning
+from cfcam_core.fusion import fuse
 from cfcam_core.resize import resize
 
 RNG = np.random.default_rng(0)
@@ -115,6 +116,11 @@ def test_bad_size(size):
         (([[1, 2], [3]], [[1, 2], [3]]), {}, "cannot be read as an array"),
         ((np.ones((2, 3, 4)),) * 2, {"method": "nope"}, "allowed are cf-cam, grad-cam"),
         ((np.ones((2, 3, 4)),) * 2, {"settings": "paper"}, "Settings.preset"),
+        ((np.ones((2, 3, 4)),) * 2, {"method": []}, "allowed are cf-cam, grad-cam"),
+        ((np.ones((2, 3, 4)),) * 2, {"spatial_dims": [2]}, "allowed are 1, 2 and 3"),
+        ((np.ones((2, 3, 4)),) * 2, {"size": 7}, "2 positive integers"),
+        ((np.ma.masked_less(np.ones((2, 3, 4)), 0),) * 2, {}, "masked array"),
+        ((np.full((2, 3, 4), 1e-60), np.ones((2, 3, 4))), {}, "zero in float32"),
         ((np.full((2, 3, 4), 1e30),) * 2, {"method": "grad-cam"}, "overflows float32"),
     ],
 )
@@ -143,6 +149,51 @@ def test_a_blank_map_says_why(kind, method):
         assert not e.heatmaps[1].any()
     if kind == "all_negative":
         assert e.maps[1].max() < 0
+
+
+def test_flat_up_to_rounding_is_flat():
+    rng = np.random.default_rng(3)
+    A, G = (rng.random((64, 1, 1), np.float32) + np.zeros((64, 5, 5), np.float32) for _ in "AG")
+    for method in cfcam.methods():
+        with pytest.warns(BlankMapWarning, match="flat"):
+            assert cfcam.explain_arrays(A, G, method=method).status == ("flat",)
+
+
+def test_what_explain_passes_on(monkeypatch):
+    model, asked = Fake(), []
+    capture = model.capture
+
+    def spy(inputs, *, layer=None, target=None):
+        asked.append((inputs, layer, target))
+        found = capture(inputs, layer=layer)
+        return cfcam.Capture(
+            found.activations, found.gradients, scores=np.eye(3), targets=[2, 0, 1], layer="x"
+        )
+
+    model.capture = spy
+    e = cfcam.explain(model, "inputs", layer=["early", "late"], target=1)
+    assert asked == [("inputs", "early", 1), ("inputs", "late", 1)]
+    np.testing.assert_array_equal(e.scores, np.eye(3))
+    assert e.targets.tolist() == [2, 0, 1]
+    assert e[1].targets.tolist() == [0]
+    assert e[1].scores.shape == (1, 3)
+    assert e[1].labels.shape == (1, 9)
+    for name in ("heatmaps", "maps", "weights", "labels", "targets", "scores"):
+        assert not getattr(e, name).flags.writeable
+    with pytest.raises(cfcam.InvalidInputError, match="there is no method"):
+        cfcam.explain("nowhere.onnx", None, method="nope")  # before the model is looked for
+
+
+def test_fused_status_needs_every_layer_to_be_dead():
+    fine, dead = pair(1, 6, 5, 4), np.zeros((1, 6, 5, 4), np.float32)
+    one = cfcam.explain_arrays(*fine)
+    with pytest.warns(BlankMapWarning):
+        two = cfcam.explain_arrays(fine[0], dead)
+    assert fuse([one, two]).status == ("ok",)
+    assert fuse([two, two]).status == ("zero_gradient",)
+    assert fuse([two, one]).maps.shape == (1, 5, 4)
+    noise = fuse([one, one]).labels[0]
+    assert ((noise[:6] == -1) == (noise[6:] == -1)).all()
 
 
 def test_result_is_read_only_and_indexable():
@@ -226,6 +277,10 @@ def test_captures_are_checked_views():
         ({"scores": np.full((2, 3), np.nan)}, "scores contain 6"),
         ({"targets": [1]}, r"wanted integers of shape \(2,\)"),
         ({"targets": [0.5, 1]}, "wanted integers"),
+        ({"targets": [[1], [1, 2]]}, "cannot be read"),
+        ({"input_size": 7}, "positive integers"),
+        ({"input_size": "ab"}, "positive integers"),
+        ({"input_size": (3.7, 2)}, "positive integers"),
         ({"input_size": (9,)}, "does not fit maps"),
         ({"input_size": (0, 9)}, "does not fit maps"),
     ]:

@@ -43,6 +43,17 @@ def test_reference_preset_agrees(name, golden):
         check(vectors)
 
 
+@pytest.mark.parametrize("name", ["offset_c64_7x7", "relu_c64_7x5", "relu_c512_7x7"])
+def test_memory_layout_changes_nothing(name, golden):
+    with np.load(golden / f"{name}.npz") as v:
+        last = [
+            np.ascontiguousarray(np.moveaxis(v[k], 0, -1)) for k in ("activations", "gradients")
+        ]
+        e = cfcam.explain_arrays(*last, settings=REFERENCE, channels_last=True)
+        np.testing.assert_array_equal(e.labels[0], v["labels"])
+        close(e.weights[0], v["weights_softmax"], 1e-6)
+
+
 @pytest.mark.real
 def test_reference_preset_agrees_with_every_vector(real_data):
     folder = real_data.parent / "golden"

@@ -16,8 +16,14 @@ def test_presets():
     assert Settings.preset("default") == Settings()
     reference, paper = Settings.preset("reference"), Settings.preset("paper")
     assert replace(reference, filter="gaussian") == paper
-    assert reference.changed()["weighting"] == "softmax"
-    assert Settings().changed() == {}
+    assert (reference.weighting, reference.sigma_range, reference.eps_floor) == (
+        "softmax",
+        0.1,
+        1e-5,
+    )
+    assert (reference.dominant_percentile, reference.min_samples_least) == (75.0, 2)
+    with pytest.raises(cfcam.InvalidInputError, match="there is no preset"):
+        Settings.preset([])
     with pytest.raises(cfcam.InvalidInputError, match="allowed are reference, paper, default"):
         Settings.preset("best")
 
@@ -40,11 +46,28 @@ def test_presets():
         ("sigma_spatial", 0),
         ("sigma_range", float("inf")),
         ("clusterer", "dbscan"),
+        ("clusterer", dict),
+        ("eps_percentile", "25"),
+        ("eps_percentile", None),
+        ("sigma_spatial", True),
+        ("unit_norm", "no"),
+        ("drop_dead", None),
+        ("min_samples_least", 2.5),
+        ("eps_floor", float("inf")),
     ],
 )
 def test_settings_refuse(name, value):
     with pytest.raises(cfcam.InvalidInputError, match=name):
         Settings(**{name: value})
+
+
+def test_numpy_scalars_become_plain_numbers():
+    settings = Settings(
+        sigma_range=np.float32(0.5), min_samples_least=np.int64(3), unit_norm=np.True_
+    )
+    kinds = type(settings.sigma_range), type(settings.min_samples_least), type(settings.unit_norm)
+    assert kinds == (float, int, bool)
+    assert '"sigma_range": 0.5' in settings.to_json()
 
 
 def test_every_setting_is_documented():
@@ -69,6 +92,8 @@ def test_targets():
     targets, cotangents = resolve_targets(lambda s: difference, SCORES)
     assert targets.tolist() == [-1, -1]
     np.testing.assert_array_equal(cotangents, difference)
+    one_hot = np.eye(3, dtype=int)[[2, 0]]
+    np.testing.assert_array_equal(resolve_targets(one_hot, SCORES)[1], one_hot)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +109,7 @@ def test_targets():
         (lambda s: np.full(s.shape, np.nan), "NaN"),
         (lambda s: 7, "out of range"),
         (True, "does not name classes"),
+        (np.full((2, 3), 1e300), "infinity"),
     ],
 )
 def test_bad_targets(target, message):
