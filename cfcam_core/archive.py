@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cfcam_core.errors import InvalidInputError
-from cfcam_core.explanation import FORMAT, Explanation, Status
+from cfcam_core.explanation import FORMAT, Explanation
 from cfcam_core.files import replacing
 from cfcam_core.settings import Settings
 
@@ -70,13 +70,16 @@ def load(path: Path) -> Explanation:
     stored = _read(path)
     _check(stored, path)
     arrays: dict[str, Any] = {name: stored.get(name) for name in (*ARRAYS, *OPTIONAL_ARRAYS)}
-    return Explanation(
-        **arrays,
-        status=tuple(stored["status"].tolist()),
-        layer=str(stored["layer"]),
-        method=str(stored["method"]),
-        settings=_settings(str(stored["settings"])) if "settings" in stored else None,
-    )
+    try:
+        return Explanation(
+            **arrays,
+            status=tuple(np.atleast_1d(stored["status"]).tolist()),
+            layer=str(stored["layer"]),
+            method=str(stored["method"]),
+            settings=_settings(str(stored["settings"])) if "settings" in stored else None,
+        )
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{str(path)!r} is damaged: {error}; {HOW}") from error
 
 
 def _with_suffix(path: Path) -> Path:
@@ -97,7 +100,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         with path.open("rb") as file:  # ours to close: numpy leaves it open on a damaged archive
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
-                raise BadZipFile("a single array")
+                return {}
             return {name: archive[name] for name in archive.files}
     except OSError as error:
         raise InvalidInputError(
@@ -111,7 +114,9 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _check(stored: dict[str, NDArray[Any]], path: Path) -> None:
-    """Refuse foreign archives, newer ones, and arrays that do not belong together."""
+    """Refuse foreign archives and newer ones."""
+    if not stored:
+        raise InvalidInputError(f"{str(path)!r} is no archive of named arrays; {HOW}")
     missing = {"format", *ARRAYS, *WORDS} - stored.keys()
     if missing:
         raise InvalidInputError(
@@ -124,21 +129,4 @@ def _check(stored: dict[str, NDArray[Any]], path: Path) -> None:
         raise InvalidInputError(
             f"{str(path)!r} has format {int(version)}, this version reads up to {FORMAT}; "
             "run: pip install --upgrade cfcam"
-        )
-    samples = stored["targets"].shape
-    short = [
-        name
-        for name in (*ARRAYS, *OPTIONAL_ARRAYS, "status")
-        if name in stored and stored[name].shape[:1] != samples
-    ]
-    if len(samples) != 1 or short or stored["heatmaps"].ndim != stored["maps"].ndim:
-        shapes = {name: stored[name].shape for name in stored if stored[name].shape}
-        raise InvalidInputError(
-            f"{str(path)!r} holds arrays that do not belong together: {shapes}; {HOW}"
-        )
-    unknown = set(stored["status"].tolist()) - set(get_args(Status))
-    if unknown:
-        raise InvalidInputError(
-            f"{str(path)!r} holds the status {', '.join(sorted(map(str, unknown)))}; known are "
-            f"{', '.join(get_args(Status))}; {HOW}"
         )

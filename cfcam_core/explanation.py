@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Literal, SupportsIndex, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cfcam_core.capture import FloatArray, read_only
+from cfcam_core.errors import InvalidInputError
 from cfcam_core.settings import Settings
 
 Status = Literal["ok", "flat", "all_negative", "zero_gradient"]
@@ -49,23 +51,42 @@ class Explanation:
     layer: str = ""
     method: str = "cf-cam"
     settings: Settings | None = None
-    """What made the maps; None for methods without settings. A `clusterer` does not survive
-    `save`."""
+    """What made the maps; None for methods without settings, and after `load` where the file's
+    settings hold a `clusterer` or what this version does not know: their JSON stays in the file."""
 
     def __post_init__(self) -> None:
+        shapes = {}
         for name in ("heatmaps", "maps", "weights", "labels", "targets", "scores"):
-            array = getattr(self, name)
-            if array is not None:
-                object.__setattr__(self, name, read_only(np.asarray(array)))
+            if getattr(self, name) is not None:
+                array = read_only(np.asarray(getattr(self, name)))
+                object.__setattr__(self, name, array)
+                shapes[name] = array.shape
+        samples = {shape[:1] for shape in shapes.values()} | {(len(self.status),)}
+        if len(samples) != 1 or self.heatmaps.ndim != self.maps.ndim:
+            raise InvalidInputError(
+                f"these arrays do not belong together: {shapes}, {len(self.status)} status words"
+            )
+        unknown = [repr(word) for word in self.status if word not in get_args(Status)]
+        if unknown:
+            raise InvalidInputError(
+                f"status {', '.join(unknown)} is unknown; known are {', '.join(get_args(Status))}"
+            )
 
     def __len__(self) -> int:
         return len(self.heatmaps)
 
-    def __getitem__(self, index: int | slice) -> Explanation:
+    def __getitem__(self, index: SupportsIndex | slice) -> Explanation:
         if not isinstance(index, slice):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"sample {index} of an explanation of {len(self)}")
-            index = slice(index % len(self), index % len(self) + 1)
+            try:
+                sample = operator.index(index)
+            except TypeError:
+                raise TypeError(
+                    "samples are chosen by an integer or a slice, not by a "
+                    f"{type(index).__name__}; for several, take [e[i] for i in ...]"
+                ) from None
+            if not -len(self) <= sample < len(self):
+                raise IndexError(f"sample {sample} of an explanation of {len(self)}")
+            index = slice(sample % len(self), sample % len(self) + 1)
         return replace(
             self,
             heatmaps=self.heatmaps[index],
@@ -111,6 +132,11 @@ class Explanation:
 
         Keys are the field names; `settings` is a JSON string, absent arrays are left out. A path
         without the suffix gets it.
+
+        Raises
+        ------
+        InvalidInputError
+            The folder does not exist, `path` is a folder itself, or it cannot be written there.
         """
         from cfcam_core.archive import save
 

@@ -83,16 +83,24 @@ class ModelInput:
     channels_last: bool
     is_size_free: bool
     """Whether the model fixes no size and `size` is the fallback."""
+    is_integer: bool = False
+    """Whether the model takes whole numbers: the pixels themselves."""
 
     @classmethod
     def of(cls, backend: Any) -> ModelInput:
-        """Return what an opened backend takes, from its `input_shape` and `input_layout`.
+        """Return what an opened backend takes, from its `input_shape`, `input_layout` and the like.
 
         Raises
         ------
         InvalidInputError
-            The model takes no pictures, or pictures with neither one nor three channels.
+            The model takes no pictures, more than one, or some with neither one nor three channels.
         """
+        names = getattr(backend, "input_names", ())
+        if len(names) > 1:
+            raise InvalidInputError(
+                f"the model has {len(names)} inputs ({', '.join(names)}); an image file gives one. "
+                "Prepare the inputs yourself and call cfcam_core.explain"
+            )
         shape = getattr(backend, "input_shape", None)
         if shape is None or len(shape) != 4:
             raise InvalidInputError(
@@ -107,7 +115,8 @@ class ModelInput:
                 "3. Prepare the input yourself and call cfcam_core.explain"
             )
         size = (height or width or FALLBACK_SIDE, width or height or FALLBACK_SIDE)
-        return cls(channels or 3, size, last, height is None or width is None)
+        is_integer = np.dtype(getattr(backend, "input_dtype", np.float32)).kind in "iu"
+        return cls(channels or 3, size, last, height is None or width is None, is_integer)
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -169,11 +178,13 @@ def prepare(image: NDArray[Any], wanted: ModelInput, preprocessing: str) -> Floa
     Returns
     -------
     ndarray of float32, shape (1, C, H, W) or (1, H, W, C)
+        Rounded for models that take whole numbers, which backends convert to the model's dtype.
 
     Raises
     ------
     InvalidInputError
-        An unknown preprocessing, or one whose numbers are for another count of channels.
+        An unknown preprocessing, or one whose numbers are for another count of channels, or not
+        whole where they must be.
     """
     if preprocessing not in PREPROCESSINGS:
         raise InvalidInputError(
@@ -186,6 +197,11 @@ def prepare(image: NDArray[Any], wanted: ModelInput, preprocessing: str) -> Floa
             f"{wanted.channels}; use one of "
             + ", ".join(name for name, each in PREPROCESSINGS.items() if len(each.mean) == 1)
         )
+    if wanted.is_integer and recipe != PREPROCESSINGS["raw"]:
+        raise InvalidInputError(
+            f"preprocessing {preprocessing!r} gives fractions, the model takes whole numbers; "
+            "use raw"
+        )
     whole = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
     pixels: FloatArray = fit(image, wanted.size).astype(np.float32) * np.float32(255 / whole)
     if wanted.channels == 1:
@@ -195,12 +211,19 @@ def prepare(image: NDArray[Any], wanted: ModelInput, preprocessing: str) -> Floa
     mean: FloatArray = np.array(recipe.mean, np.float32)
     std: FloatArray = np.array(recipe.std, np.float32)
     pixels = (pixels - mean) / std
+    if wanted.is_integer:
+        pixels = np.rint(pixels)
     batch = pixels[None] if wanted.channels_last else pixels.transpose(2, 0, 1)[None]
     return np.ascontiguousarray(batch, np.float32)
 
 
 def default_preprocessing(wanted: ModelInput) -> str:
-    """Return the name used where none is given: ``imagenet``, or ``unit`` for one channel."""
+    """Return the name used where none is given.
+
+    ``raw`` for whole numbers, otherwise ``imagenet``, or ``unit`` for one channel.
+    """
+    if wanted.is_integer:
+        return "raw"
     return "imagenet" if wanted.channels == 3 else "unit"
 
 

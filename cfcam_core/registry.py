@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
+from inspect import signature
 from os import PathLike, fspath
 from pathlib import Path
 from types import MappingProxyType
@@ -75,6 +76,12 @@ def open_model(model: Any, backend: str | None = None, **options: Any) -> Backen
         raise BackendUnavailableError(
             f"the {name} backend needs {error.name}, which is not installed; "
             f"run: {_install_command(known[name])}"
+        ) from error
+    try:
+        signature(factory).bind(model, **options)
+    except TypeError as error:
+        raise InvalidInputError(
+            f"the {name} backend does not take {', '.join(options)}: {error}"
         ) from error
     opened = factory(model, **options)
     if not isinstance(opened, Backend):

@@ -22,6 +22,13 @@ SHOWN = 16
 THUMBNAIL = 224
 """Longest side of a notebook's heatmap in pixels; larger ones are thinned out."""
 
+BLANK = {
+    "zero_gradient": "the score does not depend on this layer",
+    "all_negative": "the map is nowhere positive",
+    "flat": "the map is the same everywhere",
+}
+"""Each status but ``ok`` in words."""
+
 STRIP = 24
 """Height in pixels at which the heatmap of a signal is shown."""
 
@@ -48,12 +55,15 @@ def heatmaps_html(explanation: Explanation) -> str:
         "<figure style='margin:0'>"
         f"<img alt='heatmap' src='{png.data_uri(colours(_picture(heatmap)))}' "
         "style='width:112px;min-height:16px;display:block'>"
-        f"<figcaption style='font-size:12px'>{_caption(int(target), status)}</figcaption></figure>"
+        f"<figcaption style='font-size:12px;max-width:112px'>{_caption(int(target), status)}"
+        "</figcaption></figure>"
         for heatmap, target, status in zip(shown.heatmaps, shown.targets, shown.status, strict=True)
     )
     rest = len(explanation) - len(shown)
     more = f"<div style='align-self:center'>and {rest} more</div>" if rest else ""
     title = f"{explanation.method} at {explanation.layer or 'given arrays'}"
+    if explanation.heatmaps.ndim == 4:
+        title += ", largest values along the first spatial axis"
     return (
         f"<div><div style='font-size:13px'>{escape(title)}</div>"
         f"<div style='display:flex;flex-wrap:wrap;gap:8px'>{row}{more}</div></div>"
@@ -80,10 +90,14 @@ def figures(pictures: Iterable[tuple[NDArray[np.uint8], str]], *, width: int | N
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table; numbers are aligned to the right, floats shown with three decimals."""
+    """Return a table that scrolls where it is too wide; numbers are aligned to the right.
+
+    Floats are shown with three decimals.
+    """
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    rows_html = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f"<div style='overflow-x:auto'><table>{rows_html}</table></div>"
 
 
 def heading(text: str) -> str:
@@ -114,8 +128,11 @@ def page(title: str, *parts: str) -> str:
 
 
 def _caption(target: int, status: str) -> str:
-    name = "no single class" if target < 0 else f"class {target}"
-    return escape(name if status == "ok" else f"{name}: {status}")
+    """Say which class the map is of, if it is of one, and why it is blank, if it is."""
+    words = [f"class {target}"] if target >= 0 else []
+    if status != "ok":
+        words.append(BLANK.get(status, status))
+    return escape(": ".join(words))
 
 
 def _cell(value: object) -> str:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the number of the signal, as shells have it."""
 
 
 def main() -> None:
     """Run the command line; without Typer and Rich, say how to get them and exit with 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names the terminal cannot show
     try:
         import rich  # noqa: F401 - used later; missed now rather than halfway
 
@@ -19,4 +26,7 @@ def main() -> None:
             'run: pip install "cfcam[cli]"\n'
         )
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("cfcam: stopped\n")
+        raise SystemExit(INTERRUPTED) from None
     app(prog_name="cfcam")

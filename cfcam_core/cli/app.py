@@ -1,6 +1,7 @@
 """The commands and their options. What they do stands in the other modules of this package.
 
-Exit codes: 0 all went well, 1 some images failed, 2 nothing could be done (usage, model, labels).
+Exit codes: 0 all went well, 1 some images failed, 2 nothing could be done (usage, model, labels),
+130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Annotated, Any
 import typer
 
 import cfcam_core as cfcam
+from cfcam_core.cli import INTERRUPTED
 from cfcam_core.cli.explaining import Job, run
-from cfcam_core.cli.inputs import read_labels
-from cfcam_core.cli.tables import show
+from cfcam_core.cli.inputs import open_file, read_labels
+from cfcam_core.cli.tables import put, show
 from cfcam_core.images import PREPROCESSINGS
 from cfcam_core.methods import METHODS
 from cfcam_core.settings import PRESETS
@@ -56,16 +58,19 @@ def _options(names: Collection[str]) -> str:
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """Print our errors, and warnings, as one line on standard error; exit with 2 on errors."""
+    """Print our errors, warnings and Ctrl-C as one line on standard error; exit with 2 or 130."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_args, **_more: typer.echo(
             f"warning: {message}", err=True
         )
         try:
             yield
-        except cfcam.CfcamError as error:
-            typer.echo(f"error: {error}", err=True)
+        except (cfcam.CfcamError, MemoryError) as error:
+            typer.echo(f"error: {str(error) or 'out of memory'}", err=True)
             raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("cfcam: stopped", err=True)
+            raise typer.Exit(INTERRUPTED) from None
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - Typer calls it by position
@@ -97,7 +102,9 @@ def explain(
     layer: Annotated[
         str | None,
         typer.Option(
-            "--layer", "-l", help="Layer to look at; see `cfcam layers`. Default: chosen."
+            "--layer",
+            "-l",
+            help="Layer to look at: a name, or a number of `cfcam layers`. Default: chosen.",
         ),
     ] = None,
     target: Annotated[
@@ -116,17 +123,18 @@ def explain(
         str, typer.Option(callback=_one_of(METHODS), help=f"One of: {_options(METHODS)}.")
     ] = "cf-cam",
     preset: Annotated[
-        str,
+        str | None,
         typer.Option(
-            callback=_one_of(PRESETS), help=f"Settings of cf-cam, one of: {_options(PRESETS)}."
+            callback=_one_of(PRESETS),
+            help=f"Settings of cf-cam, one of: {_options(PRESETS)}. Default: default.",
         ),
-    ] = "default",
+    ] = None,
     preprocess: Annotated[
         str | None,
         typer.Option(
             callback=_one_of(PREPROCESSINGS),
             help=f"How pixels become numbers, one of: {_options(PREPROCESSINGS)}. "
-            "Default: imagenet, or unit for models with one channel.",
+            "Default: imagenet, unit for models with one channel, raw for those of integers.",
         ),
     ] = None,
     provider: ProviderOption = None,
@@ -137,14 +145,16 @@ def explain(
     """Write a heatmap over each image (.cfcam.png) and everything behind it (.cfcam.npz)."""
     options: dict[str, Any] = {"providers": provider} if provider else {}
     with _one_line_errors():
+        if preset and method != "cf-cam":
+            typer.echo(f"note: --preset {preset} is for cf-cam; {method} has none", err=True)
         job = Job(
-            backend=cfcam.open_model(model, **options),
+            backend=open_file(model, **options),
             out=out,
             layer=layer,
             target=target,
             labels=None if labels is None else read_labels(labels),
             method=method,
-            preset=preset,
+            preset=preset or "default",
             preprocess=preprocess,
         )
         failures = run(job, images)
@@ -160,14 +170,20 @@ def layers(
     with _one_line_errors():
         rows = [
             (
+                str(index),
                 layer.name,
                 " x ".join("?" if n is None else str(n) for n in layer.shape),
                 layer.kind,
                 "default" if layer.is_default else "",
             )
-            for layer in cfcam.open_model(model).layers()
+            for index, layer in enumerate(open_file(model).layers())
         ]
-    show(("layer", "shape", "kind", ""), rows)
+        if not rows:
+            raise cfcam.LayerNotFoundError(
+                f"{str(model)!r} has no layer with a spatial grid that all paths run through; "
+                "a tensor between can still be named: cfcam explain --layer NAME"
+            )
+        show(("#", "layer", "shape", "kind", ""), rows)
 
 
 @app.command()
@@ -180,5 +196,5 @@ def demo(
     from cfcam_core.demo import run_demo
 
     with _one_line_errors():
-        page = run_demo(out, typer.echo)
-    typer.echo(f"page: {page}")
+        page = run_demo(out, put)
+        put(f"page: {page}")

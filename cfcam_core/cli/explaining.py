@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
 
 import cfcam_core as cfcam
 from cfcam_core import png
-from cfcam_core.cli.inputs import MARK, Labels, check_classes, find_class, find_images, output_stems
+from cfcam_core.cli.inputs import MARK, Labels, check_labels, find_class, find_images, output_stems
 from cfcam_core.cli.tables import show
-from cfcam_core.errors import BlankMapWarning, InvalidInputError
-from cfcam_core.files import make_folder
+from cfcam_core.errors import BlankMapWarning, InvalidInputError, LayerNotFoundError
+from cfcam_core.files import make_folder, replacing
 from cfcam_core.images import ModelInput, default_preprocessing, prepare, read_image
+
+TRIAL = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+"""A picture to try a model on; not of one gray, whose spread of 0 some models divide by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,7 @@ class Plan:
     wanted: ModelInput
     preprocess: str
     target: int | None
+    layer: str | int | None
 
 
 def run(job: Job, given: Sequence[Path]) -> dict[Path, str]:
@@ -65,31 +71,59 @@ def run(job: Job, given: Sequence[Path]) -> dict[Path, str]:
             try:
                 explanation = _explain(plan, image, job.out / f"{stem}{MARK}")
             except (InvalidInputError, OSError, MemoryError) as error:
-                failures[image] = str(error)
+                failures[image] = str(error) or type(error).__name__
             else:
                 rows.append(_row(image, explanation, job.labels, share))
                 if stem != image.stem:
                     notes.append(f"note: {image} is written as {stem}{MARK}.*, its name was taken")
             advance()
     if rows:
-        show(("image", "class", "logit", share, "layer", "status"), rows)
+        show(("image", "class", "logit", share, "layer", "status"), rows, brief=_brief(rows))
     for note in notes:
         _say(note)
     for path, reason in failures.items():
         _say(f"failed: {path}: {reason}")
-    _say(f"{len(rows)} explained, {len(failures)} failed; results are in {job.out}")
+    where = f"; results are in {job.out}" if rows else ""
+    _say(f"{len(rows)} explained, {len(failures)} failed{where}")
     return failures
 
 
 def _plan(job: Job) -> Plan:
-    """Settle what is the same for all images; a black picture as a trial shows what fits none."""
+    """Settle what is the same for all images; a small picture as a trial shows what fits none."""
     wanted = ModelInput.of(job.backend)
     preprocess = job.preprocess or default_preprocessing(wanted)
     target = None if job.target is None else find_class(job.target, job.labels)
-    trial = prepare(np.zeros((1, 1, 3), np.uint8), wanted, preprocess)
-    if target is not None or job.labels is not None:
-        check_classes(target, job.labels, job.backend.scores(trial).shape[1])
-    return Plan(job, wanted, preprocess, target)
+    trial = prepare(TRIAL, wanted, preprocess)
+    layer, capture = _capture(job, trial, target)
+    if capture.activations.ndim != 4:
+        raise LayerNotFoundError(
+            f"layer {capture.layer!r} has no grid of rows and columns to lay over a picture: its "
+            f"activations are {capture.activations.shape[1:]}; choose another with --layer, all "
+            "are listed by: cfcam layers"
+        )
+    if job.labels is not None:
+        scores = job.backend.scores(trial) if capture.scores is None else capture.scores
+        note = check_labels(job.labels, scores.shape[1])
+        if note:
+            _say(note)
+    return Plan(job, wanted, preprocess, target, layer)
+
+
+def _capture(job: Job, batch: Any, target: int | None) -> tuple[str | int | None, cfcam.Capture]:
+    """Run the model at the layer that ``--layer`` means: a name, else a number in the list."""
+    try:
+        return job.layer, job.backend.capture(batch, layer=job.layer, target=target)
+    except LayerNotFoundError as error:
+        if job.layer is None:
+            raise LayerNotFoundError(
+                "the model has no layer with a spatial grid that all paths run through; "
+                "name a tensor between with --layer"
+            ) from error
+        try:
+            index = int(job.layer)
+        except ValueError:
+            raise LayerNotFoundError(f"{error}; all are listed by: cfcam layers") from error
+    return index, job.backend.capture(batch, layer=index, target=target)
 
 
 def _summary(plan: Plan) -> str:
@@ -111,14 +145,16 @@ def _explain(plan: Plan, image: Path, results: Path) -> cfcam.Explanation:
         explanation = cfcam.explain(
             plan.job.backend,
             batch,
-            layer=plan.job.layer,
+            layer=plan.layer,
             target=plan.target,
             method=plan.job.method,
             settings=cfcam.Settings.preset(plan.job.preset),
         )
-    overlay = explanation.overlay(picture)
-    png.write(results.with_name(results.name + ".png"), overlay)
-    explanation.save(results.with_name(results.name + ".npz"))
+    overlay = png.encode(explanation.overlay(picture))
+    with replacing(results.with_name(results.name + ".png")) as file:
+        file.write(overlay)
+        file.flush()  # both files or none: a full disk must show before the archive is there
+        explanation.save(results.with_name(results.name + ".npz"))
     return explanation
 
 
@@ -137,6 +173,15 @@ def _row(
             part = f"{np.exp(-np.logaddexp.reduce(scores - scores[index])):.1%}"
     status = explanation.status[0]
     return (str(image), f"{index} {name}".strip(), logit, part, explanation.layer, status)
+
+
+def _brief(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the rows with file names for paths where they differ, and classes without synonyms."""
+    taken = Counter(Path(image).name for image, *_ in rows)
+    return [
+        (image if taken[Path(image).name] > 1 else Path(image).name, name.split(",")[0], *rest)
+        for image, name, *rest in rows
+    ]
 
 
 @contextmanager

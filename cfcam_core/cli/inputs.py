@@ -8,13 +8,31 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from cfcam_core.errors import InvalidInputError
+import cfcam_core as cfcam
+from cfcam_core.errors import BackendNotFoundError, InvalidInputError
 from cfcam_core.images import SUFFIXES
 
 MARK = ".cfcam"
 """Stands between stem and suffix of every file that ``cfcam explain`` writes."""
 
 Labels = Mapping[int, str]
+
+
+def open_file(path: Path, **options: Any) -> cfcam.Backend:
+    """Open a model file; options are those of its backend.
+
+    Raises
+    ------
+    CfcamError
+        There is no such file, nothing opens it, or it is not usable.
+    """
+    suffix, installed = path.suffix.lower(), sorted(cfcam.backends())
+    if path.exists() and suffix.lstrip(".") not in installed:
+        raise BackendNotFoundError(
+            f"no backend opens files ending in {suffix!r}; installed are {', '.join(installed)}. "
+            "Export the model to an .onnx file"
+        )
+    return cfcam.open_model(path, **options)
 
 
 def find_images(given: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]:
@@ -152,14 +170,13 @@ def find_class(target: str, labels: Labels | None) -> int:
     raise InvalidInputError(f"target {target!r} is in none of the {len(labels)} labels; {hint}")
 
 
-def check_classes(index: int | None, labels: Labels | None, classes: int) -> None:
-    """Refuse a class index or labels that do not fit a model of that many classes."""
-    if index is not None and not 0 <= index < classes:
-        raise InvalidInputError(
-            f"target {index} is out of range: this model has {classes} classes, 0 to {classes - 1}"
-        )
-    if labels is not None and max(labels) >= classes:
+def check_labels(labels: Labels, classes: int) -> str | None:
+    """Refuse names of more classes than the model has; return a note where there are fewer."""
+    if max(labels) >= classes:
         raise InvalidInputError(
             f"the labels name {len(labels)} classes up to {max(labels)}, the model has {classes}; "
             "are they of another model, or shifted by a background class?"
         )
+    if len(labels) < classes:
+        return f"note: the labels name {len(labels)} of the model's {classes} classes"
+    return None

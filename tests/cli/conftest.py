@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 import textwrap
@@ -29,14 +30,17 @@ class Tiny:
         self.input_layout = spec.get("layout", "channels_first")
         self.extra_layers = spec.get("layers", [])
         self.blank = spec.get("blank", False)
+        self.fault = spec.get("fault")
+        self.is_token_model = spec.get("tokens", False)
+        self.only_extra = spec.get("only_extra", False)
         rng = np.random.default_rng(0)
         channels = self.input_shape[-1 if self.input_layout == "channels_last" else 1]
         self.mix = rng.normal(size=(12, channels)).astype("f")
         self.head = rng.normal(size=(spec.get("classes", 4), 12)).astype("f")
 
     def layers(self):
-        return [*(Layer(n, (None, 12, 4, 4), "Conv") for n in self.extra_layers),
-                Layer("relu/out", (None, 12, 4, 4), "Relu", True)]
+        own = [] if self.only_extra else [Layer("relu/out", (None, 12, 4, 4), "Relu", True)]
+        return [*(Layer(n, (None, 12, 4, 4), "Conv") for n in self.extra_layers), *own]
 
     def forward(self, x):
         if self.input_layout == "channels_last":
@@ -50,19 +54,29 @@ class Tiny:
         return self.forward(x)[0].mean(axis=(2, 3)) @ self.head.T
 
     def capture(self, x, *, layer=None, target=None):
-        if layer not in (None, "relu/out"):
-            raise LayerNotFoundError(f"no layer {layer!r}; did you mean 'relu/out'?")
+        if self.fault:
+            raise InvalidInputError(self.fault)
+        names = [each.name for each in self.layers()]
+        if isinstance(layer, int) and -len(names) <= layer < len(names):
+            layer = names[layer]
+        if (layer or "relu/out") not in names:
+            raise LayerNotFoundError(f"no layer {layer!r}; did you mean 'relu/out'? pass layer=")
         A, size = self.forward(x)
         scores = A.mean(axis=(2, 3)) @ self.head.T
         targets, cotangents = resolve_targets(target, scores)
         G = np.broadcast_to((cotangents @ self.head)[:, :, None, None] / 16, A.shape)
-        return Capture(A, G * (0 if self.blank else 1), scores, targets, "relu/out", size)
+        G = G * (0 if self.blank else 1)
+        if self.is_token_model:
+            A, G, size = A.reshape(*A.shape[:2], -1), G.reshape(*G.shape[:2], -1), None
+        return Capture(A, G, scores, targets, layer or "relu/out", size)
 
     def scores_from(self, activations, inputs, *, layer=None):
         return activations.mean(axis=(2, 3)) @ self.head.T
 
 def open_model(path):
     spec = json.loads(Path(path).read_text() or "{}")
+    if "interrupt" in spec:
+        raise KeyboardInterrupt
     if "error" in spec:
         raise InvalidInputError(spec["error"])
     if "warning" in spec:
@@ -126,5 +140,30 @@ def cfcam(tmp_path):
             check=False,
             timeout=120,
         )
+
+    return run
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    """Run the command with a terminal for standard output; return the exit code and the text."""
+
+    def run(*arguments: object, **environment: str) -> tuple[int, bytes]:
+        leader, follower = pty.openpty()
+        with subprocess.Popen(
+            [sys.executable, "-m", "cfcam_core.cli", *map(str, arguments)],
+            cwd=tmp_path,
+            stdout=follower,
+            env={**os.environ, "COLUMNS": "80", "TERM": "xterm", **environment},
+        ) as process:
+            os.close(follower)
+            text = b""
+            while True:
+                try:
+                    text += os.read(leader, 4096)
+                except OSError:
+                    break
+        os.close(leader)
+        return process.returncode, text
 
     return run

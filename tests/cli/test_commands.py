@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
 import types
@@ -22,10 +21,10 @@ def test_layers_are_listed_whole_with_the_default_marked(cfcam, model):
     done = cfcam("layers", model(layers=[long, "line\nbreak [bold]"]))
     assert done.returncode == 0
     header, first, second, last = done.stdout.splitlines()
-    assert header.split() == ["layer", "shape", "kind"]
-    assert first.split() == [long, "?", "x", "12", "x", "4", "x", "4", "Conv"]
-    assert second.startswith("line break [bold]  ")
-    assert last.split()[0] == "relu/out"
+    assert header.split() == ["#", "layer", "shape", "kind"]
+    assert first.split() == ["0", long, "?", "x", "12", "x", "4", "x", "4", "Conv"]
+    assert second.startswith("1  line break [bold]  ")
+    assert last.split()[:2] == ["2", "relu/out"]
     assert last.endswith("default")
 
 
@@ -34,24 +33,56 @@ def test_layers_of_a_bad_model(cfcam, model):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: it is torn\n")
 
 
-def test_a_terminal_gets_a_framed_table_with_nothing_cut_off(model, tmp_path):
-    leader, follower = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "cfcam_core.cli", "layers", model(layers=["L" * 90])],
-        stdout=follower,
-        env={**os.environ, "COLUMNS": "60", "TERM": "xterm"},
-    ) as process:
-        os.close(follower)
-        text = b""
-        while True:
-            try:
-                text += os.read(leader, 4096)
-            except OSError:
-                break
-    os.close(leader)
-    assert process.returncode == 0
+def test_a_model_without_layers_is_said(cfcam, model):
+    done = cfcam("layers", model(only_extra=True))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert "no layer with a spatial grid" in done.stderr
+
+
+def test_a_terminal_gets_a_framed_table_with_nothing_cut_off(terminal, model):
+    code, text = terminal("layers", model(layers=["L" * 90]), COLUMNS="60")
+    assert code == 0
     assert text.count(b"L") == 90
     assert "│".encode() in text
+
+
+def test_a_terminal_without_unicode_gets_escapes(terminal, model):
+    ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    code, text = terminal("layers", model(layers=["caf\u00e9"]), **ascii_only)
+    assert code == 0
+    assert rb"caf\xe9" in text
+
+
+@pytest.mark.parametrize("command", ["explain", "layers"])
+def test_a_closed_pipe_ends_the_table_and_nothing_else(model, photo, tmp_path, command):
+    arguments = [photo(), "--model", model()] if command == "explain" else [model()]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "cfcam_core.cli", command, *arguments],
+        cwd=tmp_path,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert done.returncode == 0
+    assert not {"Traceback", "Broken"} & set(done.stderr.replace(":", " ").split())
+    assert ("1 explained, 0 failed" in done.stderr) == (command == "explain")
+
+
+def test_ctrl_c_is_one_line(cfcam, model):
+    done = cfcam("layers", model(interrupt=True))
+    assert (done.returncode, done.stderr) == (130, "cfcam: stopped\n")
+
+
+def test_ctrl_c_while_importing_is_one_line(cfcam, tmp_path):
+    (tmp_path / "stop").mkdir()
+    (tmp_path / "stop/typer.py").write_text("raise KeyboardInterrupt")
+    done = cfcam("--version", PYTHONPATH=str(tmp_path / "stop"))
+    assert (done.returncode, done.stderr) == (130, "cfcam: stopped\n")
 
 
 def test_plain_columns_are_aligned():
@@ -60,6 +91,8 @@ def test_plain_columns_are_aligned():
         "long cell  x",
         "           y",
     ]
+    wide = plain(("a", "b"), [("\u732b", "x"), ("e\u0301", "y")])  # a cat of two columns, an accent
+    assert wide == ["a   b", "\u732b  x", "e\u0301   y"]
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,9 @@ def test_goes_on_after_broken_images_and_says_so(cfcam, model, photo, tmp_path):
     assert [line.split(":")[1].strip() for line in failed] == list(images[:4])
     assert "Traceback" not in done.stderr
     assert len(done.stdout.splitlines()) == 2
+    assert "1 explained, 4 failed; results are in cfcam-out" in done.stderr
+    done = cfcam("explain", *images[:4], "--model", model())
+    assert done.stderr.splitlines()[-1] == "0 explained, 4 failed"
     assert sorted(p.name for p in (tmp_path / "cfcam-out").iterdir()) == [
         "good.cfcam.npz",
         "good.cfcam.png",
@@ -118,10 +121,14 @@ def test_labels_name_the_class_and_choose_it(cfcam, model, photo, tmp_path):
         (["--labels", "three.txt", "--target", "dgo"], "did you mean 'dog'?"),
         (["--labels", "five.txt"], "the model has 4"),
         (["--labels", "none.txt"], "cannot read the labels 'none.txt'"),
-        (["--layer", "relu"], "did you mean 'relu/out'?"),
+        (["--layer", "relu"], "did you mean 'relu/out'? pass layer=; all are listed by"),
+        (["--layer", "1"], "no layer 1"),
+        (["--model", "fault.tiny"], "cannot run opset 99"),
+        (["--model", "tokens.tiny"], "choose another with --layer"),
+        (["--model", "nowhere.tiny"], "name a tensor between with --layer"),
         (["--out", "three.txt"], "cannot make the folder 'three.txt'"),
         (["--model", "absent.tiny"], "absent.tiny"),
-        (["--model", "model.unknown"], ".unknown"),
+        (["--model", "model.unknown"], "'.unknown'; installed are "),
         (["--model", "bad.tiny"], "bad magic number"),
         (["--model", "five.tiny"], "5 channels"),
         (["--model", "signal.tiny"], "(None, 1, 16000)"),
@@ -135,6 +142,9 @@ def test_one_clear_line_and_exit_2(cfcam, model, photo, tmp_path, arguments, mes
     model("five.tiny", shape=[None, 5, 16, 16])
     model("signal.tiny", shape=[None, 1, 16000])
     model("gray.tiny", shape=[None, 1, 16, 16])
+    model("fault.tiny", fault="cannot run opset 99")
+    model("tokens.tiny", tokens=True)
+    model("nowhere.tiny", only_extra=True)
     (tmp_path / "model.unknown").touch()
     done = cfcam("explain", photo(), "--model", model(), *arguments)
     assert done.returncode == 2, done.stderr
@@ -142,6 +152,68 @@ def test_one_clear_line_and_exit_2(cfcam, model, photo, tmp_path, arguments, mes
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert not list(tmp_path.glob("**/*.cfcam.*"))
+
+
+def test_a_layer_is_a_name_or_else_a_number(cfcam, model, photo, tmp_path):
+    for wanted, meant in (("1", "1"), ("0", "1"), ("2", "relu/out"), ("-1", "relu/out")):
+        done = cfcam("explain", photo(), "-m", model(layers=["1", "middle"]), "--layer", wanted)
+        assert done.returncode == 0, done.stderr
+        assert cfcam_core.Explanation.load(tmp_path / "cfcam-out/photo.cfcam.npz").layer == meant
+
+
+def test_options_that_do_not_matter_are_noted(cfcam, model, photo, tmp_path):
+    (tmp_path / "three.txt").write_text("cat\ndog\nbird\n")
+    (tmp_path / "four.txt").write_text("cat\ndog\nbird\ncrane\n")
+    base = ("explain", photo(), "--model", model())
+    done = cfcam(*base, "--labels", "three.txt", "--preset", "paper", "--method", "grad-cam")
+    assert done.returncode == 0
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: --preset paper is for cf-cam; grad-cam has none",
+        "note: the labels name 3 of the model's 4 classes",
+    ]
+    done = cfcam(*base, "--labels", "four.txt", "--preset", "paper")
+    assert "note" not in done.stderr
+    assert "note" not in cfcam(*base, "--method", "grad-cam").stderr
+
+
+@pytest.mark.parametrize(("limit", "side", "suffix"), [(1_000, 8, "npz"), (10_000, 200, "png")])
+def test_without_room_for_both_files_neither_is_written(model, tmp_path, limit, side, suffix):
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "p.png"), noise)
+    code = (
+        "import resource, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "from cfcam_core.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-Bc", code, "explain", "p.png", "-m", model()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"p.cfcam.{suffix}': File too large; make room or choose another" in done.stderr
+    assert done.stderr.splitlines()[-1] == "0 explained, 1 failed"
+    assert list((tmp_path / "cfcam-out").iterdir()) == []
+
+
+def test_a_terminal_of_80_columns_gets_short_names(terminal, model, photo, tmp_path):
+    for name in ("a/in/elephant.jpg", "a/in/zebra.jpg", "b/in/zebra.jpg"):
+        photo(name)
+    (tmp_path / "names.txt").write_text("African elephant, Loxodonta africana, tusker\n" * 4)
+    code, text = terminal(
+        *("explain", "a/in", "b/in", "--model", model(), "--labels", "names.txt"),
+        *("--target", "0"),
+    )
+    assert code == 0
+    shown = text.decode()
+    assert " elephant.jpg " in shown
+    assert "Loxodonta" not in shown
+    assert " 0 African elephant " in shown
+    assert " a/in/zebra.jpg " in shown
+    assert " b/in/zebra.jpg " in shown
 
 
 def test_gray_models_channels_last_and_free_sizes(cfcam, model, photo, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -18,13 +19,16 @@ def onnx_file(tmp_path):
     return partial(make_colours, tmp_path / "colours.onnx")
 
 
-def make_colours(path, last_step):
+def make_colours(path, last_step, kind=TensorProto.FLOAT):
     kernel = np.zeros((6, 3, 3, 3), np.float32)
     for k in range(6):
         kernel[k, k % 3, 1, 1] = 1
     head = np.tile(np.eye(3, dtype=np.float32), (2, 1))
+    cast = [helper.make_node("Cast", ["x"], ["pixels"], to=TensorProto.FLOAT)]
+    pixels = "x" if kind == TensorProto.FLOAT else "pixels"
     nodes = [
-        helper.make_node("Conv", ["x", "kernel"], ["conv"], pads=[1, 1, 1, 1], strides=[4, 4]),
+        *(cast if pixels == "pixels" else []),
+        helper.make_node("Conv", [pixels, "kernel"], ["conv"], pads=[1, 1, 1, 1], strides=[4, 4]),
         helper.make_node("Relu", ["conv"], ["features"]),
         helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),
@@ -34,7 +38,7 @@ def make_colours(path, last_step):
     graph = helper.make_graph(
         nodes,
         "colours",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 32, 32])],
+        [helper.make_tensor_value_info("x", kind, ["N", 3, 32, 32])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 3])],
         [numpy_helper.from_array(kernel, "kernel"), numpy_helper.from_array(head, "head")],
     )
@@ -46,7 +50,7 @@ def make_colours(path, last_step):
 def test_layers_and_maps_of_an_onnx_file(cfcam, onnx_file, photo, tmp_path):
     model = onnx_file("Softmax")
     listed = cfcam("layers", model)
-    assert [line.split()[0] for line in listed.stdout.splitlines()][1:] == ["conv", "features"]
+    assert [line.split()[1] for line in listed.stdout.splitlines()][1:] == ["conv", "features"]
     (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
     done = cfcam(
         *("explain", photo(), "--model", model, "--labels", "names.txt"),
@@ -61,6 +65,16 @@ def test_layers_and_maps_of_an_onnx_file(cfcam, onnx_file, photo, tmp_path):
     logits = explanation.scores[0]
     share = np.exp(logits)[0] / np.exp(logits).sum()
     assert f"{share:.1%}" in done.stdout
+
+
+def test_a_model_of_bytes_gets_the_pixels(cfcam, onnx_file, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 65536, (50, 70, 3), np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), picture)
+    done = cfcam("explain", "deep.png", "--model", onnx_file("Softmax", TensorProto.UINT8))
+    assert done.returncode == 0, done.stderr
+    assert "preprocess raw" in done.stderr
+    scores = cfcam_core.Explanation.load(tmp_path / "cfcam-out/deep.cfcam.npz").scores
+    assert 90 < scores.mean() < 2 * 165
 
 
 def test_a_sigmoid_head_shows_sigmoids(cfcam, onnx_file, photo, tmp_path):

@@ -1,5 +1,6 @@
 """The front doors: forms of arrays, sizes, blank maps, layers fused, errors."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -211,6 +212,18 @@ def test_result_is_read_only_and_indexable():
     with pytest.raises(IndexError, match="sample 3 of an explanation of 3"):
         e[3]
     assert "late" in repr(e)
+
+
+def test_an_explanation_holds_together():
+    e = cfcam.explain(Fake(), None)
+    for changes, message in [
+        ({"targets": np.zeros(2, int)}, "do not belong together"),
+        ({"status": ("ok",)}, "do not belong together"),
+        ({"maps": e.maps[:, 0]}, "do not belong together"),
+        ({"status": ("ok", "fine", "ok")}, "status 'fine' is unknown"),
+    ]:
+        with pytest.raises(cfcam.InvalidInputError, match=message):
+            replace(e, **changes)
 
 
 def test_fused_layers():

@@ -244,9 +244,11 @@ def test_without_standard_error(tmp_path):
 
 
 class Fake:
-    def __init__(self, *shape, layout="channels_first"):
+    def __init__(self, *shape, layout="channels_first", dtype=np.float32, names=("x",)):
         self.input_shape = shape
         self.input_layout = layout
+        self.input_dtype = np.dtype(dtype)
+        self.input_names = names
 
 
 def test_the_model_says_what_it_takes():
@@ -261,6 +263,7 @@ def test_the_model_says_what_it_takes():
         (Fake(None, 4, 20, 30), "4 channels"),
         (Fake(None, 1, 16000), "16000"),
         (object(), "shape None"),
+        (Fake(None, 3, 20, 30, names=("left", "right")), r"2 inputs \(left, right\)"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             ModelInput.of(wrong)
@@ -300,6 +303,17 @@ def test_preprocessings_that_do_not_fit():
         prepare(np.zeros((2, 2, 3), np.uint8), one, "caffe")
     with pytest.raises(InvalidInputError, match=", ".join(PREPROCESSINGS)):
         prepare(np.zeros((2, 2, 3), np.uint8), three, "torch")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32])
+def test_models_of_whole_numbers_get_the_pixels_rounded(kind):
+    for channels in (1, 3):
+        wanted = ModelInput.of(Fake(None, channels, 2, 2, dtype=kind))
+        assert (wanted.is_integer, default_preprocessing(wanted)) == (True, "raw")
+        out = prepare(np.full((4, 4, 3), 0.3, np.float32), wanted, "raw")
+        np.testing.assert_array_equal(out, np.full((1, channels, 2, 2), round(0.3 * 255)))
+        with pytest.raises(InvalidInputError, match="whole numbers; use raw"):
+            prepare(np.zeros((4, 4, 3), np.uint8), wanted, "unit")
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])

@@ -186,7 +186,21 @@ def test_notebooks_say_what_is_blank_and_how_many_more():
     )._repr_html_()
     assert text.count("<img") == report.SHOWN
     assert "and 4 more" in text
-    assert "no single class: flat" in text
+    assert ">the map is the same everywhere<" in text
+    assert "class" not in text
+
+
+def test_notebooks_say_class_reason_and_projection():
+    status = ("ok", "zero_gradient", "all_negative")
+    text = explanation(np.zeros((3, 2, 4, 4)), status=status)._repr_html_()
+    captions = re.findall(r"<figcaption[^>]*>([^<]*)<", text)
+    assert captions == [
+        "class 0",
+        "class 1: the score does not depend on this layer",
+        "class 2: the map is nowhere positive",
+    ]
+    assert "largest values along the first spatial axis" in text
+    assert "largest values" not in explanation(np.zeros((3, 4, 4)))._repr_html_()
 
 
 def test_a_page_is_whole_and_escaped():
@@ -202,4 +216,5 @@ def test_a_page_is_whole_and_escaped():
     assert "<title>A &amp; B</title>" in text
     assert not {"<i>", "<c>", '"right"'} & set(re.findall(r'<\w>|"right"', text))
     assert "<td class='number'>0.500</td>" in text
+    assert "<div style='overflow-x:auto'><table>" in text
     assert "http" not in text

@@ -82,6 +82,12 @@ def test_found_by_suffix_and_by_name(installed, plugin, tmp_path):
     assert cfcam.open_model(3.5, backend="other").model == 3.5
 
 
+def test_options_that_a_backend_does_not_take():
+    for name in ("torch", "onnx"):
+        with pytest.raises(cfcam.InvalidInputError, match="backend does not take depth"):
+            cfcam.open_model(object(), backend=name, depth=3)
+
+
 def test_nothing_claims_it(installed, tmp_path):
     installed(abc="a_plugin:open_model")
     with pytest.raises(
