@@ -16,9 +16,7 @@ from cfcam_core.capture import Capture
 from cfcam_core.errors import InvalidInputError, UnsupportedOpError
 from cfcam_core.targets import resolve_targets
 from cfcam_onnx._classifier import Classifier
-from cfcam_onnx._gradient import active_tensors
 from cfcam_onnx._inputs import Input, Sizes, read_inputs
-from cfcam_onnx._model import blaming
 from cfcam_onnx._programs import (
     COTANGENT,
     EXPLAIN_TOP,
@@ -27,6 +25,7 @@ from cfcam_onnx._programs import (
     problems_from,
     tail_program,
 )
+from cfcam_onnx._reading import blaming
 from cfcam_onnx._session import Session, check_providers
 
 KEPT_SESSIONS = 8
@@ -61,8 +60,8 @@ class OnnxBackend(Backend):
 
     Notes
     -----
-    Where shape inference leaves sizes open, the model is run twice on noise when it is opened;
-    open image sizes are then taken to be 224 x 256 and 320 x 384 (see `cfcam_onnx._probe`).
+    Where shape inference leaves sizes open, the model is run on noise when it is opened; open
+    image sizes are then taken to be 224 x 256, 96 x 128 and 320 x 384 (see `cfcam_onnx._probe`).
     """
 
     def __init__(
@@ -156,19 +155,20 @@ class OnnxBackend(Backend):
         feeds, samples = read_inputs(inputs, self._model.inputs)
         session = self._session("gradient", where.name)
         targets, cotangents = self._targets(target, feeds, samples)
-        seed = {COTANGENT: cotangents, EXPLAIN_TOP: np.array(target is None)}
-        first, batch = self._model.inputs[0], self._model.batch
+        own = self._model.graph.own
+        seed = {own(COTANGENT): cotangents, own(EXPLAIN_TOP): np.array(target is None)}
+        source, batch = self._model.input_of(where), self._model.batch
         logits, activations, gradients = session.in_batches({**feeds, **seed}, samples, batch)
         if target is None:
             targets = logits.argmax(axis=1)
-        size = tuple(feeds[first.name].shape[axis] for axis in first.spatial)
+        size = tuple(feeds[source.name].shape[a] for a in source.spatial) if source else None
         return Capture(
             np.moveaxis(activations, where.channels, 1),
             np.moveaxis(gradients, where.channels, 1),
             scores=logits,
             targets=targets,
             layer=where.name,
-            input_size=size if len(size) == len(where.grid) else None,
+            input_size=size,
         )
 
     def scores(self, inputs: Any) -> NDArray[np.float32]:
@@ -274,17 +274,15 @@ class OnnxBackend(Backend):
             "gradient": lambda: gradient_program(self._model.graph, self._model.logits, name),
         }
         try:
-            with blaming(self._model.graph.model):
+            with blaming(self._model.source):
                 return programs[kind]()
         except UnsupportedOpError as error:
             raise UnsupportedOpError(f"layer {name!r} {error}. {self._advice(name)}") from None
 
     def _advice(self, name: str) -> str:
         """Return which later layer can be explained."""
-        later = active_tensors(self._model.graph, name, self._model.logits) - {name}
-        for candidate in self._model.sites:
-            if candidate.name in later and not problems_from(
-                self._model.graph, self._model.logits, candidate.name
-            ):
-                return f"The nearest later layer that works is {candidate.name!r}"
-        return "No later layer works; export the model with standard operators"
+        model = self._model
+        later = model.later_site(problems_from(model.graph, model.logits, name).outputs)
+        if later is None:
+            return "No later layer works; export the model with standard operators"
+        return f"The nearest later layer that works is {later.name!r}"

@@ -14,11 +14,8 @@ import onnx
 from numpy.typing import ArrayLike
 from onnx import helper, numpy_helper
 
-from cfcam_onnx._graph import Graph, attributes
+from cfcam_onnx._graph import PREFIX, Graph, attributes
 from cfcam_onnx._tensor import Node, Operand, Tensor
-
-PREFIX = "cfcam/"
-"""Start of every name that is added to a user's graph."""
 
 SHARED_UP_TO = 64
 """Constants of at most this many elements are stored once, however often they are asked for."""
@@ -233,4 +230,4 @@ class Emitter:
 
     def _fresh(self, hint: str) -> str:
         self._count += 1
-        return f"{PREFIX}{hint}_{self._count}"
+        return self.graph.own(f"{PREFIX}{hint}_{self._count}")

@@ -31,6 +31,11 @@ class Problems:
         """Note that a node cannot be differentiated."""
         self.nodes[operator(node), reason].append(node)
 
+    @property
+    def outputs(self) -> set[str]:
+        """What the nodes make."""
+        return {name for nodes in self.nodes.values() for node in nodes for name in node.output}
+
     def __bool__(self) -> bool:
         return bool(self.nodes)
 
@@ -40,6 +45,22 @@ class Problems:
             f"{name} ({len(nodes)}x, first at {nodes[-1].name or nodes[-1].output[0]!r}): {reason}"
             for (name, reason), nodes in sorted(self.nodes.items())
         )
+
+
+def differentiable_tensors(graph: Graph, logits: str) -> set[str]:
+    """Return the tensors that have a gradient: no operator without a rule is on a way to `logits`.
+
+    Only ways through floats count, and none through operators whose gradient is zero.
+    """
+    leading, blocked = {logits}, set[str]()
+    for node in reversed(graph.needed([logits])):
+        if _is_zero(node) or not leading.intersection(node.output):
+            continue
+        floats = {name for name in reads(node) if graph.is_float(name)}
+        leading |= floats
+        if _rule(node) is None or blocked.intersection(node.output):
+            blocked |= floats
+    return leading - blocked
 
 
 def active_tensors(graph: Graph, target: str, logits: str) -> set[str]:
@@ -52,8 +73,21 @@ def active_tensors(graph: Graph, target: str, logits: str) -> set[str]:
     before = {logits}
     for node in reversed(nodes):
         if before.intersection(node.output):
-            before.update(reads(node))
+            before.update(name for name in reads(node) if graph.is_float(name))
     return after & before
+
+
+def ends_of_floats(graph: Graph, target: str, logits: str) -> list[onnx.NodeProto]:
+    """Return the nodes that turn numbers computed from `target` into integers on their way."""
+    after, found = {target}, []
+    for node in graph.needed([logits]):
+        if _is_zero(node) or not after.intersection(reads(node)):
+            continue
+        floats = [name for name in node.output if name and graph.is_float(name)]
+        after.update(floats)
+        if not floats:
+            found.append(node)
+    return found
 
 
 def sweep(
@@ -70,6 +104,10 @@ def sweep(
     """
     active = active_tensors(emit.graph, target, logits)
     problems = Problems()
+    if target not in active:
+        for proto in reversed(ends_of_floats(emit.graph, target, logits)):
+            problems.add(proto, "no gradient gets through integers")
+        return None, problems
     parts: dict[str, list[Tensor]] = defaultdict(list)
     parts[logits].append(cotangent)
     for proto in reversed(emit.graph.needed([logits], leaves=[target])):
@@ -85,16 +123,14 @@ def sweep(
             found = dict.fromkeys(read, cotangent)  # go on, to find the other problems too
         for name, g in found.items():
             parts[name].append(g)
-    if problems or target not in active:
-        return None, problems
-    return _total(parts[target]), problems
+    return None if problems else _total(parts[target]), problems
 
 
 def _apply(
     emit: Emitter, node: Node, gs: Sequence[Tensor | None], active: set[str]
 ) -> dict[str, Tensor]:
     """Return the cotangent of each active input."""
-    rule = RULES.get(node.op_type) if node.proto.domain in STANDARD else None
+    rule = _rule(node.proto)
     if rule is None:
         raise NotImplementedError("no gradient rule")
     if rule.every_output:
@@ -160,6 +196,10 @@ def _total(parts: list[Tensor]) -> Tensor | None:
     while len(parts) > 1:
         parts[:2] = [parts[0] + parts[1]]
     return parts[0] if parts else None
+
+
+def _rule(node: onnx.NodeProto) -> Rule | None:
+    return RULES.get(node.op_type) if node.domain in STANDARD else None
 
 
 def _is_zero(node: onnx.NodeProto) -> bool:

@@ -21,6 +21,9 @@ Shape = tuple[Dim, ...]
 STANDARD = ("", "ai.onnx")
 """Names of the standard operator domain."""
 
+PREFIX = "cfcam/"
+"""Start of every name that is added to a user's graph; see `Graph.own`."""
+
 
 class Graph:
     """Facts about one model. `learn` adds what a run of the model has shown."""
@@ -36,6 +39,7 @@ class Graph:
         self._shapes: dict[str, Shape | None] = {}
         self._types: dict[str, int] = {}
         self._values: dict[str, NDArray[Any]] = {}
+        self._guard = _guard(model.graph)
         for name, tensor in self.initializers.items():
             self._shapes[name], self._types[name] = tuple(tensor.dims), tensor.data_type
         for info in (*model.graph.value_info, *model.graph.input, *model.graph.output):
@@ -47,6 +51,10 @@ class Graph:
         """Add a node after all others."""
         self.nodes.append(node)
         self.producer.update((name, node) for name in node.output if name)
+
+    def own(self, name: str) -> str:
+        """Return the name, which starts with `PREFIX`, as nothing in the model is called."""
+        return self._guard + name
 
     def learn(
         self,
@@ -165,6 +173,15 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return found
 
 
+def everywhere(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes and those of their subgraphs."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from everywhere(body.node)
+
+
 def reads(node: onnx.NodeProto) -> Iterator[str]:
     """Yield the tensors a node reads, those read inside its subgraphs included."""
     yield from (name for name in node.input if name)
@@ -172,6 +189,7 @@ def reads(node: onnx.NodeProto) -> Iterator[str]:
         for body in (attribute.g, *attribute.graphs):
             inner = {o for n in body.node for o in n.output} | {v.name for v in body.input}
             inner.update(t.name for t in body.initializer)
+            inner.update(t.values.name for t in body.sparse_initializer)
             wanted = [name for n in body.node for name in reads(n)]
             wanted += [v.name for v in body.output]
             yield from (name for name in wanted if name not in inner)
@@ -180,3 +198,14 @@ def reads(node: onnx.NodeProto) -> Iterator[str]:
 def operator(node: onnx.NodeProto) -> str:
     """Return the operator's name for people: with its domain unless that is the standard one."""
     return node.op_type if node.domain in STANDARD else f"{node.domain}.{node.op_type}"
+
+
+def _guard(graph: onnx.GraphProto) -> str:
+    """Return what to put before `PREFIX` so that no name in the graph starts like that."""
+    names = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    for node in everywhere(graph.node):
+        names.update((node.name, *node.input, *node.output))
+    guard = ""
+    while any(name.startswith(guard + PREFIX) for name in names):
+        guard += "_"
+    return guard

@@ -54,7 +54,7 @@ class Input:
             array = array[None]
         self._check_shape(array)
         with np.errstate(over="ignore", invalid="ignore"):
-            converted = np.ascontiguousarray(array, self.dtype)
+            converted = np.asarray(array, self.dtype, order="C")
         if self.dtype.kind == "f" and not np.isfinite(converted).all():
             bad = int((~np.isfinite(converted)).sum())
             raise InvalidInputError(

@@ -97,19 +97,21 @@ def channel_axes(graph: Graph) -> dict[str, int]:
     """Return the axis of the channels of each tensor for which the operators around it tell.
 
     What convolutions say is spread first, along operators that keep their axes and through
-    transpositions; then the weaker signs of a channels-last model: pooling over axes 1 and 2, or
-    a dense layer on the last axis.
+    transpositions; then the weaker signs of a channels-last model: a dense layer on the last
+    axis, and only then pooling over axes 1 and 2, for the mean over channels in a written-out
+    LayerNormalization looks like a pooling over tokens.
     """
     found: dict[str, int] = {}
     for node in graph.nodes:
         if node.op_type in CHANNELS_SECOND:
             found.update({node.input[0]: 1, node.output[0]: 1})
     _spread(graph, found)
-    for node in graph.nodes:
-        axis = _hint(graph, node)
-        if axis is not None:
-            found.setdefault(node.input[0], axis)
-    _spread(graph, found)
+    for hint in (_dense_hint, _pooling_hint):
+        for node in graph.nodes:
+            axis = hint(graph, node)
+            if axis is not None:
+                found.setdefault(node.input[0], axis)
+        _spread(graph, found)
     for info in graph.inputs:
         shape = graph.shape(info.name) or ()
         if len(shape) >= 4 and info.name not in found:
@@ -188,21 +190,30 @@ def _links(graph: Graph, node: onnx.NodeProto) -> Iterable[tuple[str, str, list[
                     yield name, output, list(range(len(shape)))
 
 
-def _hint(graph: Graph, node: onnx.NodeProto) -> int | None:
-    """Return the channel axis of a node's first input that its operator suggests."""
-    shape = graph.shape(node.input[0]) if node.input else None
-    if shape is None or len(shape) < 3:
-        return None
-    last = len(shape) - 1
-    if node.op_type == "MatMul":
+def _dense_hint(graph: Graph, node: onnx.NodeProto) -> int | None:
+    """Return the last axis of a node's first input, if weights or a norm run along it."""
+    last = max(_behind_batch(graph, node), default=None)
+    if last is not None and node.op_type == "MatMul":
         return last if len(graph.shape(node.input[1]) or ()) == 2 else None
-    if node.op_type == "LayerNormalization":
+    if last is not None and node.op_type == "LayerNormalization":
         return last if attributes(node).get("axis", -1) in {-1, last} else None
-    if node.op_type.startswith("Reduce"):
-        axes = attributes(node).get("axes")
-        if axes is None and len(node.input) > 1:
-            value = graph.value(node.input[1])
-            axes = None if value is None else value.reshape(-1).tolist()
-        kept = set(range(1, last + 1)) - {axis % len(shape) for axis in axes or ()}
-        return kept.pop() if len(kept) == 1 else None
     return None
+
+
+def _pooling_hint(graph: Graph, node: onnx.NodeProto) -> int | None:
+    """Return the one axis behind the batch that a reduction keeps, if it is one."""
+    rest = _behind_batch(graph, node)
+    if not node.op_type.startswith("Reduce"):
+        return None
+    axes = attributes(node).get("axes")
+    if axes is None and len(node.input) > 1:
+        value = graph.value(node.input[1])
+        axes = None if value is None else value.reshape(-1).tolist()
+    kept = rest - {axis % (len(rest) + 1) for axis in axes or ()}
+    return kept.pop() if len(kept) == 1 else None
+
+
+def _behind_batch(graph: Graph, node: onnx.NodeProto) -> set[int]:
+    """Return the axes of a node's first input but the first, if there are several."""
+    shape = graph.shape(node.input[0]) if node.input else None
+    return set(range(1, len(shape))) if shape is not None and len(shape) >= 3 else set()

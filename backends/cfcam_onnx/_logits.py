@@ -5,8 +5,7 @@ from __future__ import annotations
 import onnx
 
 from cfcam_core.errors import InvalidInputError
-from cfcam_onnx._emit import PREFIX
-from cfcam_onnx._graph import Graph
+from cfcam_onnx._graph import PREFIX, Graph
 
 LOGITS = f"{PREFIX}logits"
 """Name of the logits where they have to be brought to two axes."""
@@ -20,7 +19,9 @@ SQUASHING = frozenset({"LogSoftmax", "Sigmoid", "Softmax"})
 """Operators whose input is what we call logits."""
 
 
-def find_logits(graph: Graph, output: str | None = None) -> tuple[str, tuple[str, ...]]:
+def find_logits(
+    graph: Graph, output: str | None = None, trial: str | None = None
+) -> tuple[str, tuple[str, ...]]:
     """Return the tensor of the logits, shape (N, K), and the operators that were looked through.
 
     Parameters
@@ -29,6 +30,8 @@ def find_logits(graph: Graph, output: str | None = None) -> tuple[str, tuple[str
         A node is added where the logits have more than two axes.
     output : str, optional
         Name of the output to explain. Default: the first that has the shape of class scores.
+    trial : str, optional
+        Why the trial run has taught nothing, if it has not.
 
     Raises
     ------
@@ -44,15 +47,17 @@ def find_logits(graph: Graph, output: str | None = None) -> tuple[str, tuple[str
             "this is not a classifier: wanted a float output of shape (N, classes), but the "
             "outputs are "
             + ", ".join(f"{name} {graph.dtype(name)} {graph.sample_shape(name)}" for name in names)
+            + (f"; the trial run failed: {trial}" if trial else "")
         )
     name = min(candidates, key=lambda n: len(graph.shape(n) or ()) != 2)
     logits, behind = _look_through(graph, name)
     shape = graph.shape(logits)
     if shape is not None and len(shape) > 2:
         classes = [size for size in shape[1:] if size != 1] or [1]
-        graph.append(onnx.helper.make_node("Flatten", [logits], [LOGITS], name=LOGITS, axis=1))
-        graph.alias(LOGITS, logits, (shape[0], *classes))
-        logits = LOGITS
+        flat = graph.own(LOGITS)
+        graph.append(onnx.helper.make_node("Flatten", [logits], [flat], name=flat, axis=1))
+        graph.alias(flat, logits, (shape[0], *classes))
+        logits = flat
     return logits, behind
 
 

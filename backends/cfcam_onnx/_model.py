@@ -1,24 +1,21 @@
-"""From what a user passes to a model to work on: read, checked, in a modern operator set.
+"""From a model as it was read to one to work on: inlined, in a modern operator set, with shapes.
 
-The user's file and ModelProto are only read. Nothing is run here.
+Nothing is run here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from os import PathLike, fspath
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
 
+import numpy as np
 import onnx
 import onnx.inliner
 import onnx.version_converter
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import shape_inference
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper, shape_inference
 
-from cfcam_core.errors import CfcamError, InvalidInputError, UnsupportedOpError
-from cfcam_onnx._graph import STANDARD, operator, opset_of
+from cfcam_core.errors import InvalidInputError, UnsupportedOpError
+from cfcam_onnx._graph import PREFIX, STANDARD, Graph, attributes, everywhere, operator, opset_of
 from cfcam_onnx._rules import RULES, ZERO_GRADIENT
 
 LEAST_OPSET = 16
@@ -31,88 +28,11 @@ RUNTIME_DOMAINS = frozenset({*STANDARD, "ai.onnx.ml", "com.microsoft", "com.micr
 """Operator domains that onnxruntime brings along."""
 
 
-def read_model(model: Any) -> onnx.ModelProto:
-    """Return a copy of the model that may be changed.
-
-    Parameters
-    ----------
-    model : str, path, bytes or onnx.ModelProto
-
-    Raises
-    ------
-    InvalidInputError
-        The file is missing or empty, is no ONNX model, or keeps its weights outside its own folder.
-    """
-    if isinstance(model, str | PathLike):
-        path = Path(fspath(model))
-        where = f"{str(path)!r}"
-        if not path.is_file():
-            raise InvalidInputError(f"there is no model file {where}; check the path")
-        proto = _parse(path, where)
-    elif isinstance(model, bytes):
-        where = f"the {len(model)} bytes"
-        proto = _parse(model, where)
-    elif isinstance(model, onnx.ModelProto):
-        where = "the ModelProto"
-        proto = onnx.ModelProto()
-        proto.CopyFrom(model)
-    else:
-        raise InvalidInputError(
-            f"a {type(model).__name__} is not an ONNX model; pass a path, bytes or an "
-            "onnx.ModelProto"
-        )
-    if not proto.graph.node or not proto.graph.output:
-        raise InvalidInputError(
-            f"{where} holds no ONNX graph with nodes and outputs; export the model again, or "
-            "copy it again in full"
-        )
-    external = onnx.TensorProto.EXTERNAL
-    if any(tensor.data_location == external for tensor in proto.graph.initializer):
-        raise InvalidInputError(
-            f"{where} refers to weights in another file; pass the path of the .onnx file, with "
-            "the weights beside it"
-        )
-    return proto
-
-
-def _parse(source: Path | bytes, where: str) -> onnx.ModelProto:
-    try:
-        if isinstance(source, bytes):
-            return onnx.load_model_from_string(source)
-        return onnx.load(source)
-    except onnx.checker.ValidationError as error:
-        raise InvalidInputError(
-            f"the weights of {where} cannot be read: {error}. They must lie in the model's "
-            "folder or below it"
-        ) from error
-    except (DecodeError, OSError, ValueError, RuntimeError) as error:
-        raise InvalidInputError(
-            f"{where} cannot be read as an ONNX model: {error}. Check that the file is complete"
-        ) from error
-
-
-@contextmanager
-def blaming(model: onnx.ModelProto) -> Iterator[None]:
-    """Turn an unforeseen error into `InvalidInputError` if ONNX's own checker faults the model."""
-    try:
-        yield
-    except CfcamError:
-        raise
-    except Exception as error:
-        try:
-            onnx.checker.check_model(model, full_check=True)
-        except (onnx.checker.ValidationError, shape_inference.InferenceError, ValueError) as fault:
-            raise InvalidInputError(
-                f"the model is not valid ONNX: {fault}. Export it again"
-            ) from error
-        raise
-
-
 def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with functions inlined, in an operator set that gradients can be written in.
 
     Sizes noted in the file are dropped and inferred anew: they are stale where somebody has
-    edited the batch axis.
+    edited the batch axis. A negative size of an input means an open one.
 
     Raises
     ------
@@ -127,20 +47,93 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.value_info[:]
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
+    for info in model.graph.input:
+        for size in info.type.tensor_type.shape.dim:
+            if size.dim_value < 0:
+                size.ClearField("dim_value")
     opset = opset_of(model)
     if opset < LEAST_OPSET:
         try:
             model = onnx.version_converter.convert_version(model, TARGET_OPSET)
-        except RuntimeError as error:
+        except (RuntimeError, onnx.version_converter.ConvertError) as error:
             if opset < 13:
                 raise InvalidInputError(
                     f"the model uses operator set {opset}, which cannot be converted to "
                     f"{TARGET_OPSET}: {error}. "
                     "Export it with a newer operator set"
                 ) from error
+    if opset < 11:
+        _round_as_before(model)
     model = _without_compositions(model)
     model.ir_version = max(model.ir_version, 8)
     return shape_inference.infer_shapes(model, data_prop=True)
+
+
+def _round_as_before(model: onnx.ModelProto) -> None:
+    """Give each Resize the coordinates it had before operator set 11, which the converter forgets.
+
+    The nearest neighbour was rounded down along axes that grow and up along those that shrink, so
+    a node that may do both becomes two.
+
+    Raises
+    ------
+    InvalidInputError
+        A Resize stands in a subgraph.
+    """
+    graph = Graph(model)
+    resizes = [node for node in everywhere(graph.nodes) if node.op_type == "Resize"]
+    if len(resizes) > sum(node.op_type == "Resize" for node in graph.nodes):
+        raise InvalidInputError(
+            "the model resizes inside an If or a Loop, in an operator set before 11; export it "
+            "with a newer operator set"
+        )
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.nodes:
+        if node.op_type != "Resize":
+            nodes.append(node)
+            continue
+        node.attribute.append(helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+        scales = graph.value(node.input[2])
+        if attributes(node).get("mode", "nearest") != "nearest":
+            nodes.append(node)
+        elif scales is not None and (scales >= 1).all():
+            nodes.append(_rounding(node, "floor"))
+        elif scales is not None and (scales <= 1).all():
+            nodes.append(_rounding(node, "ceil"))
+        else:
+            nodes.extend(_grown_then_shrunk(node, scales))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _rounding(node: onnx.NodeProto, how: str) -> onnx.NodeProto:
+    node.attribute.append(helper.make_attribute("nearest_mode", how))
+    return node
+
+
+def _grown_then_shrunk(
+    node: onnx.NodeProto, scales: NDArray[np.float32] | None
+) -> list[onnx.NodeProto]:
+    """Return a Resize as two: with the scales above one, then with those below."""
+    given, (y, *_) = node.input[2], node.output
+    one, more, grown, less = (f"{PREFIX}{y}/{part}" for part in ("one", "more", "grown", "less"))
+
+    def constant(value: NDArray[np.float32], name: str) -> onnx.NodeProto:
+        return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+
+    if scales is None:
+        parts = [
+            constant(np.array(1, np.float32), one),
+            helper.make_node("Max", [given, one], [more]),
+            helper.make_node("Min", [given, one], [less]),
+        ]
+    else:
+        parts = [constant(np.maximum(scales, 1), more), constant(np.minimum(scales, 1), less)]
+    first = onnx.NodeProto()
+    first.CopyFrom(node)
+    first.name = first.output[0] = node.input[0] = grown
+    first.input[2], node.input[2] = more, less
+    return [*parts, _rounding(first, "floor"), _rounding(node, "ceil")]
 
 
 def _without_compositions(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -159,7 +152,7 @@ def _without_compositions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _is_composed(name: str, opset: int) -> bool:
-    if not onnx.defs.has(name):
+    if not onnx.defs.has(name, opset, ""):
         return False
     schema = onnx.defs.get_schema(name, max_inclusive_version=opset)
     return bool(schema.has_function or schema.has_context_dependent_function)

@@ -1,12 +1,14 @@
 """A trial run that shows every shape, so that no rule has to follow an exporter's arithmetic.
 
-The model runs on noise with two batch sizes and, where the image size is open, on two image
+The model runs on noise with two batch sizes and, where the image size is open, on three image
 sizes: a size that stays is fixed, two that change alike are equal. What is computed from shapes
-alone and stays is a constant.
+alone and stays is a constant; one size is small and one large, to catch what stays only within
+bounds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,24 +18,51 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from cfcam_core.errors import InvalidInputError
-from cfcam_onnx._emit import PREFIX, SHARED_UP_TO
-from cfcam_onnx._graph import Dim, Graph, Shape, attributes
+from cfcam_onnx._emit import SHARED_UP_TO
+from cfcam_onnx._graph import PREFIX, Dim, Graph, Shape, attributes
 from cfcam_onnx._session import Session
 
 BATCHES = (2, 3)
-"""Batch sizes of the two runs, where the batch is open."""
+"""Batch sizes that take turns, where the batch is open."""
 
 OPEN_SIZES: dict[int, list[list[tuple[int, ...]]]] = {
-    1: [[(1024,), (1536,)], [(1024,)]],
-    2: [[(224, 256), (320, 384)], [(224, 224), (320, 320)], [(224, 224)]],
-    3: [[(3, 224, 256), (3, 320, 384)], [(3, 224, 224), (3, 320, 320)], [(3, 224, 224)]],
+    1: [[(1024,), (256,), (1536,)], [(1024,), (1536,)], [(1024,)]],
+    2: [
+        [(224, 256), (96, 128), (320, 384)],
+        [(224, 256), (320, 384)],
+        [(224, 224), (96, 96), (320, 320)],
+        [(224, 224), (320, 320)],
+        [(224, 224)],
+    ],
+    3: [
+        [(3, 224, 256), (3, 96, 128), (3, 320, 384)],
+        [(3, 224, 256), (3, 320, 384)],
+        [(3, 224, 224), (3, 320, 320)],
+        [(3, 224, 224)],
+    ],
 }
 """Sizes tried for the open axes behind the batch, by their number: a signal, an image, an image
 with its channels left open. First all differ, so that axes are told apart; then images are square;
-last comes a single size, for models that declare it open and take only one."""
+last comes a single size, for models that declare it open and take only one. The first size is the
+one that layers are judged by."""
+
+OPEN_VOLUMES: list[list[tuple[int, ...]]] = [
+    [(16, 48, 64), (24, 64, 80)],
+    [(32, 32, 32), (48, 48, 48)],
+    [(32, 32, 32)],
+    [(64, 64, 64)],
+]
+"""The same for three open axes of an input that has five: depth, height and width."""
 
 LARGEST_SAMPLE = 1 << 22
 """Elements of one sample up to which a trial run is affordable: an RGB image of 1182 x 1182."""
+
+LARGEST_TRIAL = 1 << 26
+"""Elements of one input of a trial run, its batch included: 445 RGB images of 224 x 224. A file may
+declare any batch, and memory is not to run out."""
+
+TRIAL_SECONDS = 30.0
+"""Time that one trial run may take; a file may ask for a loop without end."""
 
 
 def is_incomplete(graph: Graph) -> bool:
@@ -52,8 +81,14 @@ def is_incomplete(graph: Graph) -> bool:
     )
 
 
-def probe(graph: Graph, outputs: list[str], *, threads: int | None = None) -> None:
-    """Run the model and let the graph learn from it; one that does not run teaches nothing."""
+def probe(graph: Graph, outputs: list[str], *, threads: int | None = None) -> str | None:
+    """Run the model and let the graph learn from it.
+
+    Returns
+    -------
+    str or None
+        Why nothing was learned, if so: the model does not run, takes too long or too much memory.
+    """
     nodes = graph.needed(outputs)
     flowing = [node for node in nodes if node.op_type not in {"Shape", "Size"}]
     varying = graph.reached([v.name for v in graph.inputs], flowing)
@@ -66,36 +101,45 @@ def probe(graph: Graph, outputs: list[str], *, threads: int | None = None) -> No
             threads=threads,
             optimize=False,
         )
-    except InvalidInputError:
-        return
+    except InvalidInputError as error:
+        return str(error)
+    failure = "no sizes to try are known for its open axes"
     for plan in _plans(graph):
-        feeds = [_noise(graph, batch, sizes) for batch, sizes in plan]
-        if any(array[:1].size > LARGEST_SAMPLE for array in feeds[-1].values()):
-            return
+        shapes = [_shapes(graph, batch, sizes) for batch, sizes in plan]
+        if any(_is_too_large(shape) for shape in shapes[-1].values()):
+            return f"inputs of shapes {shapes[-1]} are too large for one"
+        feeds = [_noise(graph, shape) for shape in shapes]
         try:
-            runs = [session(feed) for feed in feeds]
-        except InvalidInputError:
+            runs = [session(feed, seconds=TRIAL_SECONDS) for feed in feeds]
+        except InvalidInputError as error:
+            failure = str(error)
             continue
+        except TimeoutError as error:
+            return str(error)
         count, names = len(tensors), [*feeds[0], *tensors]
         seen = [
             [*(array.shape for array in feed.values()), *(tuple(s.tolist()) for s in run[:count])]
             for feed, run in zip(feeds, runs, strict=True)
         ]
         values = zip(small, *(run[count:] for run in runs), strict=True)
+        batches = tuple(batch for batch, _ in plan)
         graph.learn(
-            {name: _common(shapes) for name, *shapes in zip(names, *seen, strict=True)},
+            {name: _common(found, batches) for name, *found in zip(names, *seen, strict=True)},
             {name: first for name, first, *rest in values if _constant(first, rest)},
             dict(zip(names, seen[0], strict=True)),
         )
-        return
+        return None
+    return failure
 
 
 def _plans(graph: Graph) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
     """Yield runs to try, each a batch size and the sizes of the open axes."""
     shapes = [graph.shape(v.name) or () for v in graph.inputs]
-    opened = max((_open_axes(shape) for shape in shapes), default=0)
+    most_open = max(shapes, key=_open_axes, default=())
+    opened = _open_axes(most_open)
+    tried = OPEN_VOLUMES if (opened, len(most_open)) == (3, 5) else OPEN_SIZES.get(opened, [])
     batches = BATCHES if any(s and not isinstance(s[0], int) for s in shapes) else (1,)
-    for sizes in OPEN_SIZES.get(opened, [] if opened else [[()]]):
+    for sizes in tried if opened else [[()]]:
         runs = max(len(batches), len(sizes))
         yield [(batches[i % len(batches)], sizes[i % len(sizes)]) for i in range(runs)]
 
@@ -104,16 +148,29 @@ def _open_axes(shape: tuple[Dim, ...]) -> int:
     return sum(not isinstance(size, int) for size in shape[1:])
 
 
-def _noise(graph: Graph, batch: int, sizes: tuple[int, ...]) -> dict[str, NDArray[Any]]:
-    rng, feeds = np.random.default_rng(0), {}
+def _shapes(graph: Graph, batch: int, sizes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each input in one run."""
+    found = {}
     for info in graph.inputs:
         spare = iter(sizes)
-        shape = [
+        found[info.name] = tuple(
             size if isinstance(size, int) else batch if axis == 0 else next(spare)
             for axis, size in enumerate(graph.shape(info.name) or ())
-        ]
-        noise = rng.standard_normal(shape) if graph.is_float(info.name) else np.zeros(shape)
-        feeds[info.name] = noise.astype(graph.dtype(info.name))
+        )
+    return found
+
+
+def _is_too_large(shape: tuple[int, ...]) -> bool:
+    return math.prod(shape[1:]) > LARGEST_SAMPLE or math.prod(shape) > LARGEST_TRIAL
+
+
+def _noise(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
+    rng, feeds = np.random.default_rng(0), {}
+    for name, shape in shapes.items():
+        dtype = graph.dtype(name)
+        floats = graph.is_float(name)
+        noise = rng.standard_normal(shape, np.float32) if floats else np.zeros(shape, dtype)
+        feeds[name] = noise.astype(dtype)
     return feeds
 
 
@@ -127,7 +184,7 @@ def _instrumented(
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     for i, name in enumerate(tensors):
-        shape = f"{PREFIX}shape_{i}"
+        shape = graph.own(f"{PREFIX}shape_{i}")
         model.graph.node.append(helper.make_node("Shape", [name], [shape]))
         model.graph.output.append(
             helper.make_tensor_value_info(shape, onnx.TensorProto.INT64, None)
@@ -142,18 +199,21 @@ def _maybe_small(graph: Graph, name: str) -> bool:
     return graph.producer[name].op_type != "Constant" and (shape is None or len(shape) <= 1)
 
 
-def _common(shapes: list[tuple[int, ...]]) -> Shape | None:
+def _common(shapes: list[tuple[int, ...]], batches: tuple[int, ...]) -> Shape | None:
     """Return what all runs agree on, or None if not even the rank."""
     if len({len(shape) for shape in shapes}) > 1:
         return None
-    return tuple(_same(axis, sizes) for axis, sizes in enumerate(zip(*shapes, strict=True)))
+    return tuple(
+        _same(sizes, batches if axis == 0 else ())
+        for axis, sizes in enumerate(zip(*shapes, strict=True))
+    )
 
 
-def _same(axis: int, sizes: tuple[int, ...]) -> Dim:
+def _same(sizes: tuple[int, ...], batches: tuple[int, ...]) -> Dim:
     """Return the size if all runs agree, else a name that says how it changed."""
     if len(set(sizes)) == 1:
         return sizes[0]
-    return "N" if axis == 0 and sizes == BATCHES else "|".join(map(str, sizes))
+    return "N" if sizes == batches else "|".join(map(str, sizes))
 
 
 def _constant(first: NDArray[Any], rest: list[NDArray[Any]]) -> bool:

@@ -13,9 +13,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from cfcam_core.errors import UnsupportedOpError
-from cfcam_onnx._emit import PREFIX, Emitter
+from cfcam_onnx._emit import Emitter
 from cfcam_onnx._gradient import Problems, sweep
-from cfcam_onnx._graph import Dim, Graph, reads
+from cfcam_onnx._graph import PREFIX, Dim, Graph, reads
 from cfcam_onnx._tensor import Tensor
 
 COTANGENT = f"{PREFIX}cotangent"
@@ -25,7 +25,9 @@ EXPLAIN_TOP = f"{PREFIX}explain_top"
 """Input without axes, bool: explain the largest logit of each row in place of the cotangent."""
 
 GRADIENT = f"{PREFIX}gradient"
-"""Output: the gradient with respect to the layer; float32 where the model is float16."""
+"""Output: the gradient with respect to the layer; float32 where the model is float16.
+
+What these three are called in a program is ``graph.own(...)``."""
 
 
 def forward_program(graph: Graph, logits: str) -> onnx.ModelProto:
@@ -42,7 +44,7 @@ def tail_program(graph: Graph, logits: str, target: str) -> onnx.ModelProto:
         if target in node.output:  # needed for another of its outputs
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
-            copy.output[list(copy.output).index(target)] = f"{PREFIX}replaced"
+            copy.output[list(copy.output).index(target)] = graph.own(f"{PREFIX}replaced")
             nodes.append(copy)
         else:
             nodes.append(node)
@@ -64,21 +66,23 @@ def gradient_program(graph: Graph, logits: str, target: str) -> onnx.ModelProto:
     gradient, problems = sweep(emit, target, logits, seed)
     if gradient is None:
         raise UnsupportedOpError(f"cannot be differentiated: {problems}")
-    emit.nodes.append(helper.make_node("Identity", [gradient.name], [GRADIENT], name=GRADIENT))
+    name = graph.own(GRADIENT)
+    emit.nodes.append(helper.make_node("Identity", [gradient.name], [name], name=name))
     activation = _info(graph, target)
     if target not in graph.producer:  # an input of the model cannot be its output too
         activation.name = emit.op("Identity", emit.tensor(target)).name
         activation.type.tensor_type.elem_type = _elem_type(emit.tensor(target))
     classes = graph.shape(logits) or (None, None)
+    given, flag = graph.own(COTANGENT), graph.own(EXPLAIN_TOP)
     inputs = [
         *_user_inputs(graph),
-        helper.make_tensor_value_info(COTANGENT, _elem_type(seed), [None, _size(classes[1])]),
-        helper.make_tensor_value_info(EXPLAIN_TOP, TensorProto.BOOL, []),
+        helper.make_tensor_value_info(given, _elem_type(seed), [None, _size(classes[1])]),
+        helper.make_tensor_value_info(flag, TensorProto.BOOL, []),
     ]
     outputs = [
         _info(graph, logits),
         activation,
-        helper.make_tensor_value_info(GRADIENT, _elem_type(gradient), _sizes(graph, target)),
+        helper.make_tensor_value_info(name, _elem_type(gradient), _sizes(graph, target)),
     ]
     return _assemble(graph, graph.needed([logits, target]), emit, inputs, outputs)
 
@@ -96,7 +100,8 @@ def _seed(emit: Emitter, logits: str) -> Tensor:
     size = emit.op("Gather", emit.shape_of(scores), emit.const(np.int64(1)), axis=0)
     classes = emit.op("Range", emit.const(np.int64(0)), size, emit.const(np.int64(1)))
     one_hot = emit.cast(emit.op("Equal", classes, top, dtype=np.bool_), scores.dtype)
-    flag, given = (Tensor(emit, name, scores.dtype) for name in (EXPLAIN_TOP, COTANGENT))
+    own = emit.graph.own
+    flag, given = (Tensor(emit, own(n), scores.dtype) for n in (EXPLAIN_TOP, COTANGENT))
     return emit.where(flag, one_hot, given)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,11 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     *(state.NoSuchFile, state.NotImplemented, state.RuntimeException),
 )
 """What onnxruntime raises; its own errors have no common root."""
+
+
+LARGEST_FILLED = 1 << 28
+"""Elements that an array may have once it is filled up to the model's own batch: 1 GiB of float32,
+or 1783 RGB images of 224 x 224. A file may declare any batch, and memory is not to run out."""
 
 
 class Session:
@@ -52,16 +60,27 @@ class Session:
             raise InvalidInputError(f"onnxruntime cannot load the model: {error}") from error
         self._inputs = {i.name for i in self._session.get_inputs()}
 
-    def __call__(self, feeds: Feeds) -> list[NDArray[Any]]:
-        """Run once; feeds that the model does not read are left out."""
+    def __call__(self, feeds: Feeds, *, seconds: float | None = None) -> list[NDArray[Any]]:
+        """Run once; feeds that the model does not read are left out.
+
+        Raises
+        ------
+        InvalidInputError
+            The model does not run on these inputs.
+        TimeoutError
+            It was still running after `seconds`.
+        """
         used = {name: array for name, array in feeds.items() if name in self._inputs}
-        try:
-            return list(self._session.run(None, used))
-        except RUNTIME_ERRORS as error:
-            shapes = {name: array.shape for name, array in used.items()}
-            raise InvalidInputError(
-                f"onnxruntime could not run the model on inputs of shape {shapes}: {error}"
-            ) from error
+        with _ended_after(seconds) as options:
+            try:
+                return list(self._session.run(None, used, options))
+            except RUNTIME_ERRORS as error:
+                if options.terminate:
+                    raise TimeoutError(f"it did not end within {seconds} s") from error
+                shapes = {name: array.shape for name, array in used.items()}
+                raise InvalidInputError(
+                    f"onnxruntime could not run the model on inputs of shape {shapes}: {error}"
+                ) from error
 
     def in_batches(self, feeds: Feeds, samples: int, batch: int | None) -> list[NDArray[Any]]:
         """Run on any number of samples, also where the model takes exactly `batch` at a time.
@@ -71,11 +90,31 @@ class Session:
         """
         if batch is None:
             return self(feeds)
+        largest = max(math.prod(array.shape[1:]) for array in feeds.values())
+        if batch > samples and batch * largest > LARGEST_FILLED:
+            raise InvalidInputError(
+                f"the model takes {batch} samples at a time, {batch * largest} numbers; "
+                "export it with an open or a smaller batch"
+            )
         parts = []
         for start in range(0, samples, batch):
             rows = np.minimum(np.arange(start, start + batch), samples - 1)
             parts.append(self({n: a[rows] if a.ndim else a for n, a in feeds.items()}))
         return [np.concatenate(arrays)[:samples] for arrays in zip(*parts, strict=True)]
+
+
+@contextmanager
+def _ended_after(seconds: float | None) -> Iterator[ort.RunOptions]:
+    """Yield options of a run that is told to end when the time is up."""
+    options = ort.RunOptions()
+    options.log_severity_level = 4
+    timer = Timer(seconds or 0, setattr, (options, "terminate", True))
+    if seconds is not None:
+        timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
 
 
 def default_providers() -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import cfcam_onnx
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import cfcam_core
 from cfcam_core import InvalidInputError, UnsupportedOpError
@@ -50,9 +52,26 @@ def test_any_damage_is_a_typed_error(small: Any) -> None:
             continue
 
 
+def test_a_name_that_is_no_text(small: Any) -> None:
+    damaged = small().SerializeToString().replace(b"node_inner", b"node_\xff\xfener")
+    with pytest.raises(InvalidInputError, match="names that are no text"):
+        cfcam_onnx.open_model(damaged)
+
+
 def test_something_else() -> None:
     with pytest.raises(InvalidInputError, match="a dict is not an ONNX model; pass a path"):
         cfcam_onnx.open_model({})
+
+
+def with_weights(model: Any, path: Path, location: str) -> bytes:
+    """Write the model with its first weight in another file, and return the weight."""
+    weight = model.graph.initializer[0]
+    raw = bytes(weight.raw_data)
+    onnx.external_data_helper.set_external_data(weight, location, length=len(raw))
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    path.write_bytes(model.SerializeToString())
+    return raw
 
 
 @pytest.mark.parametrize("location", ["../weights.bin", "/etc/hostname"])
@@ -60,15 +79,65 @@ def test_weights_outside_the_folder(location: str, small: Any, tmp_path: Path) -
     model, folder = small(), tmp_path / "inside"
     folder.mkdir()
     (tmp_path / "weights.bin").write_bytes(bytes(10_000))
-    weight = model.graph.initializer[0]
-    onnx.external_data_helper.set_external_data(weight, location, length=len(weight.raw_data))
-    weight.ClearField("raw_data")
-    weight.data_location = TensorProto.EXTERNAL
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with_weights(model, folder / "model.onnx", location)
     with pytest.raises(InvalidInputError, match="must lie in the model's folder or below it"):
         cfcam_onnx.open_model(folder / "model.onnx")
     with pytest.raises(InvalidInputError, match="refers to weights in another file; pass the path"):
         cfcam_onnx.open_model(model)
+
+
+@pytest.mark.parametrize("link", ["symbolic", "hard", "folder"])
+def test_links_to_weights_outside_the_folder(link: str, small: Any, tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    location = "sub/weights.bin" if link == "folder" else "weights.bin"
+    raw = with_weights(small(), inside / "model.onnx", location)
+    (outside / "weights.bin").write_bytes(raw)
+    if link == "symbolic":
+        (inside / "weights.bin").symlink_to(outside / "weights.bin")
+    elif link == "hard":
+        os.link(outside / "weights.bin", inside / "weights.bin")
+    else:
+        (inside / "sub").symlink_to(outside)
+    with pytest.raises(InvalidInputError, match="must lie in the model's folder or below it"):
+        cfcam_onnx.open_model(inside / "model.onnx")
+
+
+@pytest.mark.parametrize("place", ["attribute", "subgraph", "function", "sparse"])
+def test_weights_elsewhere_are_found_wherever_they_hide(place: str, net: Any) -> None:
+    secret = numpy_helper.from_array(np.ones(4, np.float32), "secret")
+    onnx.external_data_helper.set_external_data(secret, "/etc/hostname", length=16)
+    secret.ClearField("raw_data")
+    secret.data_location = TensorProto.EXTERNAL
+    n = net("N", 3, 6, 6)
+    model = n.model(n.head(n.conv(n.x, 3, 4), 4))
+    constant = helper.make_node("Constant", [], ["secret"], value=secret)
+    if place == "attribute":
+        model.graph.node.append(constant)
+    elif place == "subgraph":
+        output = helper.make_tensor_value_info("secret", TensorProto.FLOAT, [4])
+        body = helper.make_graph([constant], "body", [], [output])
+        branches = {"then_branch": body, "else_branch": body}
+        model.graph.node.append(helper.make_node("If", ["w0"], ["either"], **branches))
+    elif place == "function":
+        imports = [helper.make_opsetid("", 17)]
+        model.functions.append(
+            helper.make_function("acme", "F", [], ["secret"], [constant], imports)
+        )
+    else:
+        index = numpy_helper.from_array(np.arange(4), "index")
+        model.graph.sparse_initializer.append(helper.make_sparse_tensor(secret, index, [9]))
+    for source in (model, model.SerializeToString()):
+        with pytest.raises(InvalidInputError, match="refers to weights in another file"):
+            cfcam_onnx.open_model(source)
+
+
+@pytest.mark.parametrize("ending", ["json", "textproto", "txt", "onnxtxt"])
+def test_the_name_of_a_file_does_not_matter(ending: str, small: Any, tmp_path: Path) -> None:
+    path = tmp_path / f"model.{ending}"
+    path.write_bytes(small().SerializeToString())
+    assert cfcam_onnx.open_model(path).classes == 5
 
 
 def test_weights_beside_the_file(small: Any, tmp_path: Path) -> None:
@@ -115,9 +184,179 @@ def test_an_operator_set_nobody_has(small: Any) -> None:
 
 def test_a_dangling_tensor(net: Any) -> None:
     n = net("N", 3, 6, 6)
-    model = n.model(n.head(n.add("Add", n.conv(n.x, 3, 4), "nowhere"), 4))
-    with pytest.raises(InvalidInputError):
-        cfcam_onnx.open_model(model).scores(np.ones((1, 3, 6, 6)))
+    model = n.model(n.head(n.add("Add", n.conv(n.x, 3, 4), "nowhere", name="sum"), 4))
+    message = "incomplete: node 'node_sum' needs the tensor 'nowhere', which no node makes"
+    with pytest.raises(InvalidInputError, match=message):
+        cfcam_onnx.open_model(model)
+
+
+def test_an_output_that_nothing_makes(small: Any) -> None:
+    model = small()
+    model.graph.output[0].name = "nothing"
+    with pytest.raises(InvalidInputError, match="an output needs the tensor 'nothing'"):
+        cfcam_onnx.open_model(model)
+
+
+def test_nodes_out_of_order(small: Any) -> None:
+    model, x = small(), np.ones((1, 3, 12, 10), np.float32)
+    wanted = cfcam_onnx.open_model(model, threads=1).capture(x)
+    nodes = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    capture = cfcam_onnx.open_model(model, threads=1).capture(x)
+    assert capture.layer == wanted.layer
+    np.testing.assert_array_equal(capture.gradients, wanted.gradients)
+
+
+def test_nodes_in_a_circle(net: Any) -> None:
+    n = net("N", 3, 6, 6)
+    a = n.add("Add", n.conv(n.x, 3, 4), "b", name="a")
+    n.add("Relu", a, name="b")
+    with pytest.raises(InvalidInputError, match=r"in a circle: 'node_[ab]' -> 'node_[ab]'"):
+        cfcam_onnx.open_model(n.model(n.head("b", 4)))
+
+
+def test_an_input_without_axes(net: Any) -> None:
+    n = net()
+    out = n.add("Gemm", n.add("Reshape", n.x, np.array([1, 1])), n.normal(1, 5))
+    with pytest.raises(InvalidInputError, match="input 'x' has no axes; wanted one for the samp"):
+        cfcam_onnx.open_model(n.model(out))
+
+
+def test_an_input_without_a_shape(small: Any) -> None:
+    model = small()
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(InvalidInputError, match="does not say what shape its input 'x' has"):
+        cfcam_onnx.open_model(model)
+
+
+# ------------------------------------------------------------------- models that ask for too much
+
+
+def test_a_batch_that_no_memory_holds(net: Any) -> None:
+    n = net(1 << 40, 3, 6, 6)
+    n.add("Shape", n.x)  # calls for a trial run
+    backend = cfcam_onnx.open_model(n.model(n.head(n.conv(n.x, 3, 4), 4)), threads=1)
+    for call in (backend.scores, backend.capture):
+        with pytest.raises(InvalidInputError, match=f"takes {1 << 40} samples at a time"):
+            call(np.ones((1, 3, 6, 6)))
+
+
+def test_a_loop_without_end(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cfcam_onnx._probe.TRIAL_SECONDS", 0.1)
+    n = net("N", 3, "H", "W")
+    inputs = [
+        helper.make_tensor_value_info("i", TensorProto.INT64, []),
+        helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
+    ]
+    nodes = [
+        helper.make_node("Identity", ["go"], ["on"]),
+        helper.make_node("Tanh", ["v"], ["w"]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("w", TensorProto.FLOAT, None),
+    ]
+    body = helper.make_graph(nodes, "body", inputs, outputs)
+    out = n.add("Loop", np.array(2**62), "", n.head(n.conv(n.x, 3, 4), 4), body=body)
+    with pytest.raises(InvalidInputError, match=r"trial run failed: it did not end within 0\.1 s"):
+        cfcam_onnx.open_model(n.model(out))
+
+
+@pytest.mark.parametrize("calls", [30, 2000])
+def test_functions_that_grow_without_bounds(calls: int, net: Any) -> None:
+    """Each function calls the one before twice, or once in a very long row; the first itself."""
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("acme", 1)]
+    times = 2 if calls < 100 else 1
+
+    def function(i: int) -> onnx.FunctionProto:
+        names = ["x", *(f"t{k}" for k in range(1, times)), "y"]
+        op, domain = (f"F{i - 1}", "acme") if i else ("Relu", "")
+        nodes = [helper.make_node(op, [a], [b], domain=domain) for a, b in pairwise(names)]
+        return helper.make_function("acme", f"F{i}", ["x"], ["y"], nodes, imports)
+
+    n = net("N", 3, 6, 6)
+    grown = n.add(f"F{calls - 1}", n.conv(n.x, 3, 4), domain="acme")
+    model = n.model(n.head(grown, 4))
+    model.functions.extend(map(function, range(calls)))
+    with pytest.raises(InvalidInputError, match="more than 1,000,000 nodes"):
+        cfcam_onnx.open_model(model)
+
+
+def test_a_function_that_calls_itself(net: Any) -> None:
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("acme", 1)]
+    nodes = [helper.make_node("F", ["x"], ["y"], domain="acme")]
+    n = net("N", 3, 6, 6)
+    model = n.model(n.head(n.add("F", n.conv(n.x, 3, 4), domain="acme"), 4))
+    model.functions.append(helper.make_function("acme", "F", ["x"], ["y"], nodes, imports))
+    with pytest.raises(InvalidInputError, match="more than 1,000,000 nodes"):
+        cfcam_onnx.open_model(model)
+
+
+# ----------------------------------------------------------------------------------- whose fault
+
+
+@pytest.mark.parametrize("where", ["find_logits", "channel_axes"])
+def test_our_own_errors_are_not_blamed_on_a_valid_model(
+    where: str, small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr(f"cfcam_onnx._classifier.{where}", broken)
+    with pytest.raises(KeyError, match="ours"):
+        cfcam_onnx.open_model(small())
+
+
+def test_our_own_errors_while_a_program_is_made(
+    small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyError("ours")
+
+    backend = cfcam_onnx.open_model(small(), threads=1)
+    monkeypatch.setattr("cfcam_onnx._backend.gradient_program", broken)
+    (output,) = backend._model.graph.model.graph.output
+    output.type.tensor_type.ClearField("shape")  # what we work on may lack what the checker wants
+    with pytest.raises(KeyError, match="ours"):
+        backend.capture(np.ones((1, 3, 12, 10)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [onnx.defs.SchemaError, onnx.shape_inference.InferenceError, MemoryError],
+)
+def test_errors_of_onnx_are_typed(
+    error: type[Exception], small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise error("of onnx")
+
+    monkeypatch.setattr("cfcam_onnx._model.shape_inference.infer_shapes", broken)
+    with pytest.raises(InvalidInputError, match=r"onnx cannot work with|more memory than there is"):
+        cfcam_onnx.open_model(small())
+
+
+def test_an_operator_newer_than_the_model(net: Any) -> None:
+    """Gelu came with operator set 20."""
+    n = net("N", 3, 6, 6)
+    model = n.model(n.head(n.add("Gelu", n.conv(n.x, 3, 4)), 4))
+    with pytest.raises(InvalidInputError, match="No Op registered for Gelu"):
+        cfcam_onnx.open_model(model)
+
+
+def test_an_old_resize_in_a_subgraph(net: Any) -> None:
+    n = net("N", 3, 6, 6)
+    maps = n.conv(n.x, 3, 4)
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 0.5], np.float32), "scales")
+    n.weights.append(scales)
+    node = helper.make_node("Resize", [maps, "scales"], ["inner"], mode="nearest")
+    output = helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)
+    body = helper.make_graph([node], "body", [], [output])
+    either = n.add("If", np.array(True), then_branch=body, else_branch=body)
+    with pytest.raises(InvalidInputError, match="resizes inside an If or a Loop"):
+        cfcam_onnx.open_model(n.model(n.head(either, 4), opset=10))
 
 
 def test_an_unknown_provider(small: Any) -> None:

@@ -12,9 +12,12 @@ from typing import Any
 import cfcam_onnx
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from cfcam_onnx import OnnxBackend
+from cfcam_onnx._gradient import sweep
+from cfcam_onnx._graph import reads
 from onnx import numpy_helper
 
 from cfcam_core import Backend, InvalidInputError, LayerNotFoundError, UnsupportedOpError
@@ -190,6 +193,41 @@ def test_what_depends_on_the_data_is_no_constant(net: Any) -> None:
         assert np.flatnonzero(gradients.any(axis=(0, 2, 3))).tolist() == [row]
 
 
+@pytest.mark.parametrize("bound", ["Min", "Max"])
+def test_a_size_that_stays_within_bounds_is_no_constant(net: Any, bound: str) -> None:
+    n = net("N", 3, "H", "W")
+    a = n.add("Tanh", n.x, name="a")
+    sizes = n.add("Slice", n.add("Shape", a), *map(np.array, ([2], [4], [0])))
+    ends = n.add(bound, sizes, np.array(100 if bound == "Min" else 300))
+    part = n.add("Slice", a, np.array([0, 0]), ends, np.array([2, 3]))
+    scaled = n.add("Mul", part, n.add("Cast", n.add("ReduceSum", ends), to=1))
+    model = n.model(n.head(scaled, 3))
+    backend, x = opened(model), images(1, 3, 8, 10)
+    capture = backend.capture(x, layer="a", target=0)
+    weight = numpy_helper.to_array(model.graph.initializer[-2])[:, 0]
+    factor = (18 if bound == "Min" else 600) / 80
+    wanted = np.broadcast_to(factor * weight[:, None, None], (1, 3, 8, 10))
+    np.testing.assert_allclose(capture.gradients, wanted, **CLOSE)
+    assert backend._model.graph.value(ends) is None
+
+
+def test_a_negative_size_is_an_open_one(net: Any) -> None:
+    n = net(-1, 3, -1, -1)
+    backend = opened(n.model(n.head(n.conv(n.x, 3, 4), 4)))
+    assert backend.input_shape == (None, 3, None, None)
+    assert backend.capture(images(2, 3, 8, 9)).gradients.shape == (2, 4, 8, 9)
+
+
+def test_open_volumes(net: Any) -> None:
+    n = net("N", 2, "D", "H", "W")
+    a = n.add("Conv", n.x, n.normal(4, 2, 3, 3, 3), pads=[1] * 6, strides=[2] * 3, name="a")
+    backend = opened(n.model(n.head(a, 4)))
+    assert backend.input_shape == (None, 2, None, None, None)
+    assert backend.layers()[-1].shape == (None, 4, None, None, None)
+    for size in ((6, 8, 10), (3, 9, 7)):
+        assert backend.capture(images(1, 2, *size)).input_size == size
+
+
 def test_images_too_large_for_a_trial_run(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cfcam_onnx._probe.LARGEST_SAMPLE", 100)
     n = net("N", 3, "H", "W")
@@ -276,6 +314,43 @@ def test_the_tails_of_known_families(net: Any, tail: Any, batch: Any) -> None:
     assert np.median(np.abs(errors)) < 1e-3 * max(1, np.linalg.norm(capture.gradients))
 
 
+def runtime_alone(model: Any, x: np.ndarray) -> np.ndarray:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": x})
+    return found
+
+
+@pytest.mark.parametrize("scales_are", ["fixed", "computed"])
+@pytest.mark.parametrize(
+    ("opset", "mode", "factors"),
+    [
+        (9, "nearest", (2, 3)),
+        (9, "linear", (2, 1.5)),
+        (10, "nearest", (2, 1.25)),
+        (10, "nearest", (0.5, 0.5)),
+        (10, "nearest", (0.6, 0.4)),
+        (10, "nearest", (1.7, 0.6)),
+        (10, "linear", (0.6, 1.5)),
+    ],
+)
+def test_resizes_from_before_operator_set_11(
+    net: Any, opset: int, mode: str, factors: tuple[float, float], scales_are: str
+) -> None:
+    n = net("N", 3, 12, 10)
+    a = n.add("Tanh", n.x, name="a")
+    scales: Any = np.array([1, 1, *factors], np.float32)
+    if scales_are == "computed":  # as torch writes it
+        scales = n.add("Mul", n.add("Cast", n.add("Add", np.ones(4, int), 0), to=1), scales)
+    sized = n.add("Upsample" if opset < 10 else "Resize", a, scales, mode=mode)
+    places = int(12 * factors[0] + 1e-6) * int(10 * factors[1] + 1e-6)
+    flat = n.add("Flatten", sized)
+    model = n.model(n.add("Gemm", flat, n.normal(3 * places, 5), n.normal(5)), opset=opset)
+    backend, x = opened(model), images()
+    np.testing.assert_allclose(backend.scores(x), runtime_alone(model, x), rtol=1e-5, atol=1e-6)
+    slopes = numeric_gradient(backend, x, "a", 2)
+    np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=5e-3)
+
+
 # ------------------------------------------------------------------------------------- logits
 
 
@@ -350,6 +425,16 @@ def test_other_quotients_are_not_taken_for_a_softmax(net: Any) -> None:
     one, other = (n.add("Exp", n.head(n.conv(n.x, 3, 4), 4)) for _ in range(2))
     quotient = n.add("Div", one, n.add("ReduceSum", other, np.array([1]), keepdims=1))
     assert opened(n.model(quotient)).logits_behind == ()
+
+
+def test_a_shift_by_something_else_belongs_to_the_logits(net: Any) -> None:
+    n = net("N", 3, 8, 8)
+    hidden = n.conv(n.x, 3, 4)
+    x, other = n.head(hidden, 4), n.head(hidden, 4)
+    shifted = n.add("Sub", x, n.add("ReduceMax", other, axes=[1], keepdims=1))
+    backend = opened(n.model(written_out(n, shifted, shifted=False)))
+    assert backend.logits_behind == ("Softmax",)
+    assert backend._model.logits == shifted
 
 
 def test_the_output_can_be_chosen(net: Any) -> None:
@@ -457,6 +542,98 @@ def test_a_layer_that_is_not_there(net: Any, small: Any, layer: Any, message: st
         opened(model).capture(images(), layer=layer)
 
 
+def test_layers_without_a_gradient_are_not_listed(net: Any) -> None:
+    n = net("N", 3, 8, 8)
+    first = n.add("Relu", n.conv(n.x, 3, 4), name="first")
+    summed = n.add("CumSum", first, np.array(2), name="summed")
+    last = n.add("Relu", n.conv(summed, 4, 4, name="conv"), name="last")
+    backend = opened(n.model(n.head(last, 4)))
+    assert [layer.name for layer in backend.layers()] == ["summed", "conv", "last"]
+    assert default_of(backend) == "last"
+    assert backend.capture(images(1, 3, 8, 8), layer=0).layer == "summed"
+
+
+def test_a_zero_gradient_stops_what_lies_before_it(net: Any) -> None:
+    """Behind Round there is a gradient; an operator without a rule before it does not matter."""
+    n = net("N", 3, 8, 8)
+    first = n.add("Relu", n.conv(n.x, 3, 4), name="first")
+    whole = n.add("Round", n.add("CumSum", first, np.array(2)), name="whole")
+    backend = opened(n.model(n.head(n.conv(whole, 4, 4, name="conv"), 4)))
+    assert [layer.name for layer in backend.layers()] == ["whole", "conv"]
+
+
+def recurrent(n: Any, x: str) -> str:
+    """(N, 4, 8, 8) to (N, 4): an LSTM over rows; its output is no map."""
+    steps = n.add("Transpose", n.add("Reshape", x, np.array([0, 0, -1])), perm=[2, 0, 1])
+    out = n.add("LSTM", steps, n.normal(1, 16, 4), n.normal(1, 16, 4), hidden_size=4, outputs=2)
+    return n.add("Squeeze", f"{out}_1", np.array([0]))
+
+
+def test_no_later_layer_is_suggested_that_is_no_map(net: Any) -> None:
+    n = net("N", 4, 8, 8)
+    a = n.add("Relu", n.conv(n.x, 4, 4), name="a")
+    best = n.add("TopK", n.add("Reshape", a, np.array([0, 4, 64])), np.array([9]), outputs=2)
+    pooled = n.add("ReduceMean", n.add("Tanh", best, name="t"), axes=[2], keepdims=0)
+    backend = opened(n.model(n.add("MatMul", pooled, n.normal(4, 5))))
+    message = r"TopK \(1x.*No later layer works"
+    with pytest.raises(UnsupportedOpError, match=message):
+        backend.capture(images(1, 4, 8, 8), layer="a")
+
+
+def test_a_model_in_which_no_layer_has_a_gradient(net: Any) -> None:
+    n = net("N", 4, 8, 8)
+    a = n.add("Relu", n.conv(n.x, 4, 4), name="a")
+    backend = opened(n.model(n.add("MatMul", recurrent(n, a), n.normal(4, 5))))
+    assert backend.layers() == []
+    with pytest.raises(UnsupportedOpError, match=r"no layer can be explained: LSTM \(1x, first at"):
+        backend.capture(images(1, 4, 8, 8))
+
+
+def quantized(n: Any, x: str) -> str:
+    step, zero = np.float32(0.05), np.int8(0)
+    whole = n.add("QuantizeLinear", x, step, zero)
+    return n.add("DequantizeLinear", whole, step, zero)
+
+
+def test_quantized_layers_are_refused_with_the_reason(net: Any) -> None:
+    n = net("N", 3, 8, 8)
+    a = n.add("Relu", n.conv(n.x, 3, 4), name="a")
+    b = n.conv(quantized(n, a), 4, 4, name="b")
+    backend = opened(n.model(n.head(b, 4)))
+    assert [layer.name for layer in backend.layers()] == ["dequantizelinear3", "b"]
+    message = (
+        r"layer 'a' .*QuantizeLinear \(1x, first at 'node_quantizelinear2'\): no gradient gets "
+        r"through integers. The nearest later layer that works is 'dequantizelinear3'"
+    )
+    with pytest.raises(UnsupportedOpError, match=message):
+        backend.capture(images(1, 3, 8, 8), layer="a")
+    n = net("N", 3, 8, 8)
+    flat = n.add("Flatten", n.add("GlobalAveragePool", n.add("Relu", n.conv(n.x, 3, 4))))
+    backend = opened(n.model(n.add("Gemm", quantized(n, flat), n.normal(4, 5))))
+    assert backend.layers() == []
+    with pytest.raises(UnsupportedOpError, match=r"no layer can be explained: QuantizeLinear \(1x"):
+        backend.capture(images(1, 3, 8, 8))
+
+
+def test_the_advice_costs_few_sweeps(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    n = net("N", 3, 6, 6)
+    x = n.conv(n.x, 3, 4, name="first")
+    for _ in range(20):
+        x = n.conv(x, 4, 4)
+    summed = n.add("CumSum", x, np.array(2), name="summed")
+    backend = opened(n.model(n.head(n.conv(summed, 4, 4), 4)))
+    swept: list[str] = []
+
+    def counted(emit: Any, target: str, *rest: Any) -> Any:
+        swept.append(target)
+        return sweep(emit, target, *rest)
+
+    monkeypatch.setattr("cfcam_onnx._programs.sweep", counted)
+    with pytest.raises(UnsupportedOpError, match="nearest later layer that works is 'summed'"):
+        backend.capture(images(1, 3, 6, 6), layer="first")
+    assert swept == ["first", "first"]
+
+
 # ------------------------------------------------------------------------------- channels last
 
 
@@ -562,6 +739,19 @@ def test_scores_from_follows_paths_around_the_layer(small: Any) -> None:
         backend.scores_from(activations[:, :4], x)
 
 
+def test_scores_from_one_of_several_outputs(net: Any) -> None:
+    n = net("N", 4, 5, 6)
+    left = n.add("Split", n.add("Tanh", n.x), np.array([2, 2]), axis=1, outputs=2, name="left")
+    both = n.add("Concat", left, n.add("Exp", f"{left}_1"), axis=1)
+    backend, x = opened(n.model(n.head(both, 4))), images(2, 4, 5, 6)
+    activations = backend.capture(x, layer="left").activations
+    np.testing.assert_array_equal(
+        backend.scores_from(activations, x, layer="left"), backend.scores(x)
+    )
+    slopes = numeric_gradient(backend, x, "left", 1)
+    np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)
+
+
 # ------------------------------------------------------------------------- what is left alone
 
 
@@ -648,6 +838,51 @@ def test_several_inputs(net: Any) -> None:
         backend.capture({"x": feeds["x"][:1], "mask": feeds["mask"]})
 
 
+def test_the_input_size_is_that_of_the_layers_own_input(net: Any) -> None:
+    n = net("N", 3, 6, 6)
+    other = n.input("other", "N", 3, 9, 7)
+    left, right = n.conv(n.x, 3, 4, name="left"), n.conv(other, 3, 4, name="right")
+    pooled = n.add("Add", n.head(left, 4), n.head(right, 4))
+    backend = opened(n.model(pooled))
+    feeds = {"x": images(2, 3, 6, 6), "other": images(2, 3, 9, 7)}
+    sizes = {name: backend.capture(feeds, layer=name).input_size for name in ("left", "right")}
+    assert sizes == {"left": (6, 6), "right": (9, 7)}
+    assert backend.capture(feeds, layer="other").input_size == (9, 7)
+
+
+def test_tokens_have_no_input_size(net: Any) -> None:
+    n = net("N", 3, 6, 6)
+    tokens = n.add("Reshape", n.conv(n.x, 3, 4), np.array([0, 4, 36]), name="tokens")
+    backend = opened(n.model(n.add("MatMul", n.add("Flatten", tokens), n.normal(144, 5))))
+    assert backend.capture(images(1, 3, 6, 6), layer="tokens").input_size is None
+
+
+def test_programs_of_ours_are_models_too(small: Any) -> None:
+    backend, x = opened(small()), images()
+    wanted = backend.capture(x)
+    for kind in ("forward", "gradient"):
+        again = opened(backend._program(kind, "last"))
+        feeds: Any = {"x": x}
+        if kind == "gradient":
+            feeds["cfcam/cotangent"] = np.zeros((len(x), 5), np.float32)
+            feeds["cfcam/explain_top"] = np.array(True)
+        assert list(again.input_names) == list(feeds)
+        np.testing.assert_allclose(again.capture(feeds).gradients, wanted.gradients, **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["cotangent", "explain_top", "gradient", "ArgMax_1", "shape_0"])
+def test_tensors_called_as_ours_are(net: Any, name: str) -> None:
+    found = []
+    for called in ("a", f"cfcam/{name}"):
+        n = net("N", 3, "H", "W")
+        a = n.add("Tanh", n.conv(n.x, 3, 4), name=called)
+        backend = opened(n.model(n.head(a, 4)))
+        found.append(backend.capture(np.ones((1, 3, 8, 8)), layer=called))
+        assert backend.scores_from(found[-1].activations, np.ones((1, 3, 8, 8))).shape == (1, 5)
+        assert backend._model.graph.samples  # the trial run has run
+    np.testing.assert_array_equal(found[0].gradients, found[1].gradients)
+
+
 def test_integer_images(net: Any) -> None:
     n = net("N", 6, 6, 3)
     n.inputs[0] = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, ["N", 6, 6, 3])
@@ -689,6 +924,25 @@ def test_a_refused_attribute_is_named(net: Any) -> None:
     backend = opened(n.model(n.head(pooled, 4)))
     with pytest.raises(UnsupportedOpError, match=r"MaxPool \(1x.*storage_order=1"):
         backend.capture(images(2, 3, 6, 6), layer="a")
+
+
+def test_an_output_that_has_no_rule(net: Any) -> None:
+    n = net("N", 3, 6, 6)
+    a = n.conv(n.x, 3, 4, name="a")
+    norm = n.add("LayerNormalization", a, n.normal(6), outputs=2)  # with the means
+    model = n.model(n.head(n.add("Add", norm, f"{norm}_1"), 4))
+    with pytest.raises(UnsupportedOpError, match="depend on an output other than the first"):
+        opened(model).capture(images(2, 3, 6, 6), layer="a")
+
+
+def test_what_a_subgraph_reads() -> None:
+    inside = onnx.helper.make_node("Sum", ["weight", "given", "outer"], ["made"])
+    weight = numpy_helper.from_array(np.zeros(2, np.float32), "weight")
+    info = onnx.helper.make_tensor_value_info
+    given, made = (info(name, onnx.TensorProto.FLOAT, [2]) for name in ("given", "made"))
+    body = onnx.helper.make_graph([inside], "body", [given], [made], [weight])
+    node = onnx.helper.make_node("Scan", ["x"], ["y"], body=body, num_scan_inputs=1)
+    assert list(reads(node)) == ["x", "outer"]
 
 
 def test_no_gradient_for_a_computed_kernel(net: Any) -> None:

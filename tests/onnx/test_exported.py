@@ -148,11 +148,17 @@ class Transformer(nn.Module):
 
 
 @pytest.mark.parametrize(("picks", "start"), [(True, "/blocks/blocks.1/Add"), (False, "/norm/")])
-def test_default_layer_of_a_transformer(*, picks: bool, start: str, tmp_path: Path) -> None:
-    """With a class token the last block's patches have no gradient: the block before is taken."""
+@pytest.mark.parametrize("opset", [11, 14, 17])
+def test_default_layer_of_a_transformer(
+    *, picks: bool, start: str, opset: int, tmp_path: Path
+) -> None:
+    """With a class token the last block's patches have no gradient: the block before is taken.
+
+    Before operator set 17 the means of a LayerNormalization are written out.
+    """
     torch.manual_seed(0)
     model = Transformer(picks=picks).eval()
-    backend = exported(model, (16, 12), 17, tmp_path)
+    backend = exported(model, (16, 12), opset, tmp_path)
     capture = backend.capture(torch.randn(3, 3, 16, 12))
     assert capture.layer.startswith(start)
     assert capture.gradients.shape == (3, 8, 13)  # channels first, 12 patches and the class token

@@ -47,8 +47,10 @@ def mean(_: Emitter, node: Node, g: Tensor) -> Cotangents:
 
 @rule("Max", "Min", broadcasts=0)
 def extremum(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    """Every operand that equals the result gets the whole cotangent."""
-    return [e.where(e.op("Equal", x, node.y, dtype=np.bool_), g, 0) for x in node.given]
+    """Share the cotangent among the operands that equal the result."""
+    hits = [e.op("Equal", x, node.y, dtype=np.bool_) for x in node.given]
+    shared = g / e.op("Sum", *(e.cast(hit, g.dtype) for hit in hits))
+    return [e.where(hit, shared, 0) for hit in hits]
 
 
 @rule("Where", broadcasts=0)

@@ -79,8 +79,8 @@ def lp_normalization(e: Emitter, node: Node, g: Tensor) -> Cotangents:
     if node.attr("p", 2) != 2:
         raise NotImplementedError("p other than 2")
     axis = [node.attr("axis", -1)]
-    along = e.reduce("ReduceSum", g * node.y, axis)
-    return [(g - node.y * along) / e.reduce("ReduceL2", node.x, axis)]
+    along, norm = e.reduce("ReduceSum", g * node.y, axis), e.reduce("ReduceL2", node.x, axis)
+    return [e.where(norm > 0, (g - node.y * along) / norm, 0)]
 
 
 @rule("Softmax")

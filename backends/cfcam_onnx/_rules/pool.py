@@ -43,9 +43,11 @@ def max_pool(e: Emitter, node: Node, g: Tensor) -> Cotangents:
 @rule("AveragePool")
 def average_pool(e: Emitter, node: Node, g: Tensor) -> Cotangents:
     x, y, w = node.x, node.y, window(node)
+    if "SAME" in node.attr("auto_pad", "NOTSET") and not _is_plain(w):
+        raise NotImplementedError("auto_pad with dilations, or with strides beyond the kernel")
     share_of_one = g / _members(e, node, w)
-    whole = y.grid is not None and [o * k for o, k in zip(y.grid, w.kernel, strict=True)]
-    if whole == x.grid and w.strides == w.kernel and max(w.dilations) == 1:  # tiles: repeat
+    tiled = y.grid is not None and [o * k for o, k in zip(y.grid, w.kernel, strict=True)] == x.grid
+    if tiled and w.strides == w.kernel and _is_plain(w) and not any(w.begins):  # tiles: repeat
         axes = range(3, 3 + 2 * len(w.kernel), 2)
         repeated = e.ints(1, 1, *(size for k in w.kernel for size in (1, k)))
         return [e.reshape_like(e.op("Expand", e.unsqueeze(share_of_one, *axes), repeated), x)]
@@ -79,16 +81,30 @@ def share(e: Emitter, x: Tensor, extremum: Tensor, g: Tensor, axes: Sequence[int
     return hit / e.reduce("ReduceSum", hit, axes) * g
 
 
+def _is_plain(w: Window) -> bool:
+    """Return whether windows have no holes and leave no gaps.
+
+    Where they do, onnxruntime's automatic padding of an average is not what ONNX says: dilations
+    do not count, and a gap at the edge shifts all windows.
+    """
+    return max(w.dilations) == 1 and all(s <= k for s, k in zip(w.strides, w.kernel, strict=True))
+
+
 def _members(e: Emitter, node: Node, w: Window) -> Operand:
     """Return the number of elements that each window averages."""
     x, y, padded = node.x, node.y, node.attr("count_include_pad", 0)
+    measured = padded and node.attr("ceil_mode", 0)  # what counts depends on the runtime's version
     if x.grid is not None and y.grid is not None:
         counts = np.ones(())
         for axis, (size, out) in enumerate(zip(x.grid, y.grid, strict=True)):
             first = np.arange(out)[:, None] * w.strides[axis] - w.begins[axis]
             at = first + np.arange(w.kernel[axis]) * w.dilations[axis]
-            low, high = (-w.begins[axis], size + w.ends[axis]) if padded else (0, size)
+            within = (-w.begins[axis], size + w.ends[axis])
+            low, high = within if padded and not measured else (0, size)
             counts = np.multiply.outer(counts, ((at >= low) & (at < high)).sum(axis=1))
+        if measured:
+            ones = e.const(np.ones([1, 1, *x.grid], x.dtype))
+            return e.const(counts.astype(x.dtype)) / e.op("AveragePool", ones, **node.attributes)
         return float(counts.flat[0]) if np.ptp(counts) == 0 else e.const(counts.astype(x.dtype))
     if node.attr("ceil_mode", 0):
         raise NotImplementedError("ceil_mode on a size that is not fixed")

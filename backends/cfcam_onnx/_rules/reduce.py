@@ -36,7 +36,8 @@ def reduce_l1(e: Emitter, node: Node, g: Tensor) -> Cotangents:
 
 @rule("ReduceL2")
 def reduce_l2(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    return [node.x / _kept(e, node, node.y) * _kept(e, node, g), None]
+    norm = _kept(e, node, node.y)
+    return [e.where(norm > 0, node.x / norm, 0) * _kept(e, node, g), None]
 
 
 @rule("ReduceSumSquare")

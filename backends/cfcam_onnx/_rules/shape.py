@@ -65,8 +65,11 @@ def concat(e: Emitter, node: Node, g: Tensor) -> Cotangents:
 
 @rule("Split", every_output=True)
 def split(e: Emitter, node: Node, *gs: Tensor | None) -> Cotangents:
-    outputs = [y for y in node.outputs if y is not None]
-    parts = [g or e.zeros_like(y) for g, y in zip(gs, outputs, strict=True)]
+    parts = []
+    for g, y in zip(gs, node.outputs, strict=True):
+        if y is None:
+            raise NotImplementedError("an output without a name")
+        parts.append(g or e.zeros_like(y))
     return [e.op("Concat", *parts, axis=node.attr("axis", 0)), None]
 
 
@@ -133,7 +136,11 @@ def space_to_depth(e: Emitter, node: Node, g: Tensor) -> Cotangents:
 
 @rule("Resize")
 def resize(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    """Resizing is a matrix along each axis: an identity, resized. Its transpose goes back."""
+    """Resizing is a matrix along each axis: an identity, resized. Its transpose goes back.
+
+    Where no size changes, onnxruntime copies, whatever the scales; so that this never happens to
+    the identity, an axis of it that is constant is doubled.
+    """
     x = node.x
     if node.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
         raise NotImplementedError("cropping")
@@ -142,22 +149,24 @@ def resize(e: Emitter, node: Node, g: Tensor) -> Cotangents:
         or node.attr("keep_aspect_ratio_policy", "stretch") != "stretch"
     ):
         raise NotImplementedError("axes or keep_aspect_ratio_policy")
-    size, out, scales = x.grid, node.y.grid, node.optional(2)
-    if size is None or out is None or (scales is not None and scales.value is None):
+    scales = node.optional(2)
+    if x.shape is None or node.y.shape is None or (scales is not None and scales.value is None):
         raise NotImplementedError("a size that is not fixed")
     factors = scales.value if scales is not None and scales.value is not None else np.empty(0)
-    for axis, (a, b) in enumerate(zip(size, out, strict=True), start=2):
-        if a == b and (factors.size == 0 or factors[axis] == 1):
+    by_size = factors.size == 0 or (factors[0] == 1 and x.shape[1:] == node.y.shape[1:])
+    for axis, (a, b) in enumerate(zip(x.shape, node.y.shape, strict=True)):
+        fixed = isinstance(a, int) and isinstance(b, int)
+        same = (a == b and a is not None) or (axis == 0 and not fixed)  # the batch never changes
+        if same if by_size else factors[axis] == 1:
             continue
-        ones = [1] * x.rank
-        basis = np.eye(a, dtype=x.dtype).reshape([a, *ones[1:axis], a, *ones[axis + 1 :]])
-        wanted: list[Tensor | None]
+        if not isinstance(a, int) or not isinstance(b, int):
+            raise NotImplementedError("a size that is not fixed")
+        wanted: list[Tensor | None] = [None, e.ints(a, 1, 2, b)]
         if factors.size:
-            wanted = [e.const(np.where(np.arange(x.rank) == axis, factors, 1).astype("f"))]
-        else:
-            wanted = [None, e.ints(a, *ones[1:axis], b, *ones[axis + 1 :])]
-        resized = e.op("Resize", e.const(basis), None, *wanted, **node.attributes)
-        matrix = e.transpose(e.reshape(resized, [a, b]), 1, 0)
+            wanted = [e.const(np.array([1, 1, 2, factors[axis]], np.float32))]
+        basis = e.const(np.eye(a, dtype=x.dtype)[:, None, None])
+        twice = e.op("Resize", basis, None, *wanted, **node.attributes)
+        matrix = e.transpose(e.reshape(e.slice(twice, e.ints(0), e.ints(1), [2]), [a, b]), 1, 0)
         order = list(range(x.rank))
         order[axis], order[-1] = order[-1], axis
         g = e.transpose(e.op("MatMul", e.transpose(g, *order), matrix), *order)
