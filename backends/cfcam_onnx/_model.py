@@ -44,6 +44,7 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     _refuse_unknown(model)
+    _name_split_outputs(model)
     del model.graph.value_info[:]
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
@@ -67,6 +68,15 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     model = _without_compositions(model)
     model.ir_version = max(model.ir_version, 8)
     return shape_inference.infer_shapes(model, data_prop=True)
+
+
+def _name_split_outputs(model: onnx.ModelProto) -> None:
+    """Give names to the outputs of a Split that nobody reads: onnxruntime crashes on empty ones."""
+    for node in model.graph.node:
+        if node.op_type == "Split" and "" in node.output:
+            named = next(filter(None, node.output))
+            for i, name in enumerate(node.output):
+                node.output[i] = name or f"{PREFIX}{named}/unread_{i}"
 
 
 def _round_as_before(model: onnx.ModelProto) -> None:

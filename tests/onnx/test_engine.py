@@ -952,3 +952,33 @@ def test_no_gradient_for_a_computed_kernel(net: Any) -> None:
     model = n.model(n.add("Flatten", n.add("GlobalAveragePool", b)))
     with pytest.raises(UnsupportedOpError, match="no gradient with respect to input 1"):
         opened(model).capture(images(1, 3, 6, 6), layer="a")
+
+
+def test_an_output_of_split_that_nobody_reads_may_have_no_name() -> None:
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.normal(size=(6, 3, 3, 3)).astype(np.float32),
+        "d": rng.normal(size=(2, 4)).astype(np.float32),
+        "sizes": np.array([2, 2, 2]),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Split", ["c", "sizes"], ["a", "", "b"], axis=1),
+        helper.make_node("Add", ["a", "b"], ["ab"]),
+        helper.make_node("GlobalAveragePool", ["ab"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("MatMul", ["f", "d"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 9, 9])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    backend = cfcam_onnx.open_model(helper.make_model(graph, opset_imports=opsets, ir_version=8))
+    found = backend.capture(rng.normal(size=(2, 3, 9, 9)), layer="c", target=1)
+    wanted = np.zeros(6)
+    wanted[[0, 1, 4, 5]] = np.tile(weights["d"][:, 1], 2) / 49
+    np.testing.assert_allclose(found.gradients[0, :, 3, 3], wanted, rtol=1e-5)
