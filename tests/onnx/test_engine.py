@@ -962,22 +962,24 @@ def test_an_output_of_split_that_nobody_reads_may_have_no_name() -> None:
         "sizes": np.array([2, 2, 2]),
     }
     nodes = [
-        helper.make_node("Conv", ["x", "w"], ["c"]),
-        helper.make_node("Split", ["c", "sizes"], ["a", "", "b"], axis=1),
-        helper.make_node("Add", ["a", "b"], ["ab"]),
-        helper.make_node("GlobalAveragePool", ["ab"], ["p"]),
-        helper.make_node("Flatten", ["p"], ["f"]),
-        helper.make_node("MatMul", ["f", "d"], ["y"]),
+        onnx.helper.make_node("Conv", ["x", "w"], ["c"]),
+        onnx.helper.make_node("Split", ["c", "sizes"], ["a", "", "b"], axis=1),
+        onnx.helper.make_node("Add", ["a", "b"], ["ab"]),
+        onnx.helper.make_node("GlobalAveragePool", ["ab"], ["p"]),
+        onnx.helper.make_node("Flatten", ["p"], ["f"]),
+        onnx.helper.make_node("MatMul", ["f", "d"], ["y"]),
     ]
-    graph = helper.make_graph(
+    graph = onnx.helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 9, 9])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 3, 9, 9])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 4])],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
-    opsets = [helper.make_opsetid("", 17)]
-    backend = cfcam_onnx.open_model(helper.make_model(graph, opset_imports=opsets, ir_version=8))
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    backend = cfcam_onnx.open_model(
+        onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    )
     found = backend.capture(rng.normal(size=(2, 3, 9, 9)), layer="c", target=1)
     wanted = np.zeros(6)
     wanted[[0, 1, 4, 5]] = np.tile(weights["d"][:, 1], 2) / 49
