@@ -49,6 +49,7 @@ class Classifier:
             self.sites = [s for s in self._places if s.name in usable]
             self.default = default_site(graph, self.logits, self.sites)
             self._by_name: dict[str, Site] = {}  # names that have been asked for
+            self._sources: dict[str, Input | None] = {}  # and where those layers come from
 
     @property
     def classes(self) -> int | None:
@@ -105,16 +106,12 @@ class Classifier:
 
     def input_of(self, layer: Site) -> Input | None:
         """Return the first input that the layer is a map of, with as many spatial axes."""
-        nodes = [n for n in self.graph.nodes if n.op_type not in {"Shape", "Size"}]
-        return next(
-            (
-                one
-                for one in self.inputs
-                if len(one.spatial) == len(layer.grid)
-                and layer.name in self.graph.reached([one.name], nodes)
-            ),
-            None,
-        )
+        if layer.name not in self._sources:
+            nodes = [n for n in self.graph.nodes if n.op_type not in {"Shape", "Size"}]
+            alike = [one for one in self.inputs if len(one.spatial) == len(layer.grid)]
+            above = (i for i in alike if layer.name in self.graph.reached([i.name], nodes))
+            self._sources[layer.name] = next(above, None)
+        return self._sources[layer.name]
 
     def later_site(self, stops: set[str]) -> Site | None:
         """Return the first site among or behind the tensors `stops`, with axes like the input's."""
