@@ -1,7 +1,7 @@
 """Gradient rules, one short function an operator, in ONNX's own spelling.
 
 To add one: write it in the module it belongs to, under ``@rule("Operator")``, and give it a case in
-``tests/onnx/test_rules.py``; a test fails for a rule without a case.
+``tests/helpers/rule_cases.py``; a test fails for a rule without a case.
 """
 
 from cfcam_onnx._rules import conv, elementwise, linalg, norm, pool, reduce, shape
