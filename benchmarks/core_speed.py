@@ -57,8 +57,8 @@ def public_method(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     A, G = torch.from_numpy(activations), torch.from_numpy(gradients)
     features = A.view(channels, -1).numpy()
     norms = np.linalg.norm(features, ord=2, axis=1)
-    dominant = np.flatnonzero(norms >= np.percentile(norms, 75))
-    rest = np.flatnonzero(norms < np.percentile(norms, 75))
+    strong = norms >= np.percentile(norms, 75)
+    dominant, rest = np.flatnonzero(strong), np.flatnonzero(~strong)
     chosen = features[rest]
     apart = np.linalg.norm(chosen[:, None] - chosen[None, :], axis=2)
     np.fill_diagonal(apart, np.inf)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from math import floor, log2
 from typing import Any, Literal, NamedTuple
 
@@ -132,8 +133,8 @@ class _DistanceTable:
     features: FloatArray
     values: FloatArray
     """Flat; entries on and below the diagonal are +inf."""
-    starts: NDArray[np.intp]
-    """Offset of each block in `values`."""
+    blocks: list[tuple[int, FloatArray]]
+    """The first row i of each block, and a view (rows, N - i) of its values."""
     error: float
     """Bound on |approximate - exact| of every entry."""
 
@@ -156,24 +157,17 @@ class _DistanceTable:
         np.multiply(centred, -2, out=left[:, :size])
         left[:, size], left[:, size + 1] = squares, 1
         right[:, size], right[:, size + 1] = 1, squares
-        first = np.arange(0, count, BLOCK)
-        sizes = np.minimum(BLOCK, count - first) * (count - first)
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        values = _scratch("values", int(sizes.sum()), np.float32)
-        table = cls(features, values, starts, _error_bound(size, float(squares.max())))
-        for i, block in table.blocks():
-            np.matmul(left[i : i + len(block)], right[i:].T, out=block)
+        firsts, starts = _layout(count)
+        values = _scratch("values", starts[-1], np.float32)
+        blocks = [
+            values[start:stop].reshape(-1, count - first)
+            for first, start, stop in zip(firsts, starts[:-1], starts[1:], strict=True)
+        ]
+        for first, block in zip(firsts, blocks, strict=True):
+            np.matmul(left[first : first + len(block)], right[first:].T, out=block)
             block[:, : len(block)] += _lower(len(block))
-        return table
-
-    def blocks(self) -> list[tuple[int, FloatArray]]:
-        """Return for each block its first row i and a view (rows, N - i) of its values."""
-        count = len(self.features)
-        views = []
-        for i, start in zip(range(0, count, BLOCK), self.starts.tolist(), strict=True):
-            shape = (min(BLOCK, count - i), count - i)
-            views.append((i, self.values[start : start + shape[0] * shape[1]].reshape(shape)))
-        return views
+        error = _error_bound(size, float(squares.max()))
+        return cls(features, values, list(zip(firsts, blocks, strict=True)), error)
 
     def band(self, order: _Order, least: float, relative: float) -> _Band:
         """Return the pairs whose place on either side of the radius approximate values cannot tell.
@@ -205,9 +199,10 @@ class _DistanceTable:
         lower, upper = widened(*_pick(values, order, below))
         below += int(np.count_nonzero(values < lower))
         flat = flat[(values >= lower) & (values <= upper)]
-        block = np.searchsorted(self.starts, flat, side="right") - 1
-        row, column = np.divmod(flat - self.starts[block], len(self.features) - block * BLOCK)
-        return _Band(row + block * BLOCK, column + block * BLOCK, lower, below)
+        firsts, starts = (np.array(each) for each in _layout(len(self.features)))
+        block = np.searchsorted(starts, flat, side="right") - 1
+        row, column = np.divmod(flat - starts[block], len(self.features) - firsts[block])
+        return _Band(row + firsts[block], column + firsts[block], lower, below)
 
     def _between(self, lower: np.float32, upper: np.float32) -> tuple[NDArray[np.intp], int]:
         """Return the places of values in [lower, upper] and the number of those below."""
@@ -232,7 +227,7 @@ class _DistanceTable:
         count = len(self.features)
         width = (count // 64 + 1 | 1) * 64  # rows an odd number of cache lines apart
         matrix = _scratch("adjacency", count * width, np.bool_).reshape(count, width)[:, :count]
-        for i, block in self.blocks():
+        for i, block in self.blocks:
             end = i + len(block)
             np.less(block, band.lower, out=matrix[i:end, i:])
             matrix[end:, i:end] = matrix[i:end, end:].T
@@ -240,7 +235,7 @@ class _DistanceTable:
             square |= square.T.copy()
         matrix[band.rows, band.columns] = near
         matrix[band.columns, band.rows] = near
-        matrix[np.arange(count), np.arange(count)] = True
+        np.einsum("ii->i", matrix)[:] = True
         return matrix
 
 
@@ -254,6 +249,14 @@ def _error_bound(size: int, largest: float) -> float:
         return float("inf")
     gamma = (size + 2) * UNIT / (1 - (size + 2) * UNIT)
     return (6 * gamma + 8 * UNIT) * largest / (1 - gamma)
+
+
+@lru_cache(maxsize=16)
+def _layout(count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the first row of each block, and where its values begin; the last entry is the end."""
+    firsts = range(0, count, BLOCK)
+    sizes = [min(BLOCK, count - first) * (count - first) for first in firsts]
+    return tuple(firsts), tuple(accumulate(sizes, initial=0))
 
 
 @lru_cache(maxsize=8)

@@ -65,7 +65,7 @@ def test_error_bound_holds_and_is_not_idle():
         table = distances._DistanceTable.of(features)
         exact = exact_squares(features)
         worst = 0.0
-        for i, block in table.blocks():
+        for i, block in table.blocks:
             here = np.isfinite(block)
             worst = max(worst, np.abs(block - exact[i : i + len(block), i:])[here].max())
         assert 0 < worst <= table.error < 1e4 * worst
