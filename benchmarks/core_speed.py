@@ -18,7 +18,6 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 
 import statistics
-import time
 import tracemalloc
 import warnings
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from sklearn.cluster import DBSCAN
+from timing import milliseconds
 
 import cfcam_core as cfcam
 from cfcam_core import distances
@@ -96,16 +96,6 @@ def public_filter(gradient: torch.Tensor) -> torch.Tensor:
             gradient[None, None], kernel[None, None], padding="same"
         )
     return padded[0, 0]
-
-
-def milliseconds(call: Callable[[], object], least: float = 0.05) -> float:
-    """Time a call: the mean of as many as fill `least` seconds, after one that is not counted."""
-    call()
-    count, start = 0, time.perf_counter()
-    while not count or time.perf_counter() - start < least:
-        call()
-        count += 1
-    return 1e3 * (time.perf_counter() - start) / count
 
 
 def peak_megabytes(call: Callable[[], object]) -> float:

@@ -9,27 +9,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import cfcam_onnx
 import numpy as np
 import onnxruntime
+from timing import milliseconds
 
 from cfcam_core.demo.shipped import MODEL
 
 FORWARD = "forward, onnxruntime"
-
-
-def milliseconds(call: Callable[[], object], least: float = 0.1) -> float:
-    """Time a call: the mean of as many as fill `least` seconds, after one that is not counted."""
-    call()
-    count, start = 0, time.perf_counter()
-    while not count or time.perf_counter() - start < least:
-        call()
-        count += 1
-    return 1e3 * (time.perf_counter() - start) / count
 
 
 def main() -> None:

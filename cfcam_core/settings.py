@@ -87,7 +87,7 @@ class Settings:
     average: Literal["gradients", "directions", "both"] = "both"
     """What a cluster's members share. ``gradients``: the mean gradient (paper). ``directions``: the
     mean of their unit-length contributions, each member keeping its norm (ours). ``both``: the
-    geometric mean of those two maps (ours)."""
+    geometric mean of those two maps, or the one that is positive somewhere if it is not (ours)."""
 
     sign_split: bool = True
     """Whether gradients are averaged apart for members whose mean gradient is positive and those

@@ -7,7 +7,12 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from cfcam_onnx._rules import RULES
 from onnx import TensorProto, helper, numpy_helper
+
+import cfcam_core as cfcam
+from cfcam_core.demo.run import METHODS, measure, measure_chance
+from cfcam_core.demo.shipped import MODEL, load_scenes
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -42,6 +47,25 @@ def test_python_blocks_run(block, tmp_path, monkeypatch):
     for name in ("activations", "gradients"):
         np.save(f"{name}.npy", rng.normal(0.1, 1, (32, 7, 7)).astype(np.float32))
     exec(block, {})  # noqa: S102 - that is the point
+
+
+def test_numbers_are_those_of_the_demo_and_of_the_rules():
+    """What depends on the machine, times and ratios, is left to the benchmarks."""
+    assert f"| {len(RULES)} operators with a gradient rule |" in README
+    scenes, model = load_scenes(), cfcam.open_model(MODEL)
+    measured = [
+        measure(
+            cfcam.explain(
+                model, scenes.inputs(), target=scenes.targets(), method=method, settings=settings
+            ).heatmaps,
+            scenes,
+        )
+        for _, method, settings in METHODS
+    ]
+    measured.append(measure_chance(scenes))
+    for name in ("right", "box", "pointing"):
+        row = " / ".join(f"{getattr(m, name):.2f}".lstrip("0") for m in measured)
+        assert f"| {row} |" in README
 
 
 def test_readme_has_its_blocks_and_is_short():

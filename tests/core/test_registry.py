@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from types import SimpleNamespace
 
 import pytest
 
@@ -135,6 +136,11 @@ def test_a_plugin_must_return_a_backend(installed, plugin):
         cfcam.open_model(3.5, backend="abc")
 
 
-def test_two_claim_one_name():
-    found = cfcam.backends()["onnx"]
-    assert found.value == "cfcam_onnx:open_model"
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_of_two_that_claim_one_name_ours_wins(monkeypatch, ours_first):
+    points = [
+        EntryPoint("onnx", f"{name}:open_model", registry.GROUP)._for(SimpleNamespace(name=name))
+        for name in (("cfcam", "stranger") if ours_first else ("stranger", "cfcam"))
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    assert cfcam.backends()["onnx"].value == "cfcam:open_model"
