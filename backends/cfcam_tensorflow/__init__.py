@@ -18,6 +18,7 @@ def open_model(model: Any) -> NoReturn:
     what = str(model) if isinstance(model, str) or hasattr(model, "__fspath__") else type(model)
     raise BackendNotFoundError(
         f"{what} is a Keras model, which this version of cfcam does not open; "
-        'export it with model.export("model.onnx", format="onnx") and pass that file, '
+        'export it with model.export("model.onnx", format="onnx"), which needs tf2onnx, and pass '
+        "that file, "
         "or pass activations and gradients to explain_arrays"
     )

@@ -17,6 +17,6 @@ def open_model(model: Any) -> NoReturn:
     """
     raise BackendNotFoundError(
         f"{type(model).__qualname__} is a PyTorch model, which this version of cfcam does not "
-        "open; export it with torch.onnx.export and pass the .onnx file, "
+        "open; export it with torch.onnx.export, which needs onnxscript, and pass the .onnx file, "
         "or pass activations and gradients to explain_arrays"
     )
