@@ -271,7 +271,7 @@ class OnnxBackend(Backend):
         programs: dict[str, Callable[[], onnx.ModelProto]] = {
             "forward": lambda: forward_program(self._model.graph, self._model.logits),
             "tail": lambda: tail_program(self._model.graph, self._model.logits, name),
-            "gradient": lambda: gradient_program(self._model.graph, self._model.logits, name),
+            "gradient": lambda: gradient_program(self._model.graph, self._model.logits, [name]),
         }
         try:
             with blaming(self._model.source):
@@ -282,7 +282,7 @@ class OnnxBackend(Backend):
     def _advice(self, name: str) -> str:
         """Return which later layer can be explained."""
         model = self._model
-        later = model.later_site(problems_from(model.graph, model.logits, name).outputs)
+        later = model.later_site(problems_from(model.graph, model.logits, [name]).outputs)
         if later is None:
             return "No later layer works; export the model with standard operators"
         return f"The nearest later layer that works is {later.name!r}"

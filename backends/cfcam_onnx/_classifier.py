@@ -130,7 +130,7 @@ class Classifier:
 
     def _refuse_blocked(self) -> None:
         """Say why no gradient reaches any of the places, if operators are to blame."""
-        problems = self._places and problems_from(self.graph, self.logits, self._places[-1].name)
+        problems = self._places and problems_from(self.graph, self.logits, [self._places[-1].name])
         if problems:
             raise UnsupportedOpError(
                 f"no layer can be explained: {problems}. Export the model with standard operators"
@@ -153,7 +153,7 @@ class Classifier:
                 f"layer {name!r} is {graph.dtype(tensor)} of shape {shown(self.shape(tensor))}; "
                 "wanted a float tensor (N, C, *spatial) with one to three spatial axes"
             )
-        if tensor not in active_tensors(graph, tensor, self.logits) and not ends_of_floats(
+        if tensor not in active_tensors(graph, [tensor], self.logits) and not ends_of_floats(
             graph, tensor, self.logits
         ):
             raise LayerNotFoundError(f"the logits do not depend on layer {name!r}; choose another")

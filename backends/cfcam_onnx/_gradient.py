@@ -7,7 +7,7 @@ rules are looked up, not known, and the model's own nodes are never changed.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,10 +63,10 @@ def differentiable_tensors(graph: Graph, logits: str) -> set[str]:
     return leading - blocked
 
 
-def active_tensors(graph: Graph, target: str, logits: str) -> set[str]:
-    """Return the float tensors between `target` and `logits`, both included, if any."""
+def active_tensors(graph: Graph, targets: Iterable[str], logits: str) -> set[str]:
+    """Return the float tensors between any of `targets` and `logits`, those included, if any."""
     nodes = [node for node in graph.needed([logits]) if not _is_zero(node)]
-    after = {target}
+    after = set(targets)
     for node in nodes:
         if after.intersection(reads(node)):
             after.update(name for name in node.output if name and graph.is_float(name))
@@ -91,26 +91,27 @@ def ends_of_floats(graph: Graph, target: str, logits: str) -> list[onnx.NodeProt
 
 
 def sweep(
-    emit: Emitter, target: str, logits: str, cotangent: Tensor
-) -> tuple[Tensor | None, Problems]:
-    """Emit the gradient of ``sum(cotangent * logits)`` with respect to `target`.
+    emit: Emitter, targets: Sequence[str], logits: str, cotangent: Tensor
+) -> tuple[dict[str, Tensor], Problems]:
+    """Emit the gradients of ``sum(cotangent * logits)`` with respect to `targets`, in one pass.
 
     Returns
     -------
-    gradient : Tensor or None
-        None if there are problems, or if the logits do not depend on the target.
+    gradients : dict of str to Tensor
+        One a target; empty if there are problems, or if the logits do not depend on a target.
     problems : Problems
         All nodes that could not be differentiated, not only the first.
     """
-    active = active_tensors(emit.graph, target, logits)
+    active = active_tensors(emit.graph, targets, logits)
     problems = Problems()
-    if target not in active:
-        for proto in reversed(ends_of_floats(emit.graph, target, logits)):
-            problems.add(proto, "no gradient gets through integers")
-        return None, problems
+    if not active.issuperset(targets):
+        for target in set(targets) - active:
+            for proto in reversed(ends_of_floats(emit.graph, target, logits)):
+                problems.add(proto, "no gradient gets through integers")
+        return {}, problems
     parts: dict[str, list[Tensor]] = defaultdict(list)
     parts[logits].append(cotangent)
-    for proto in reversed(emit.graph.needed([logits], leaves=[target])):
+    for proto in reversed(emit.graph.needed([logits])):
         gs = [_total(parts[name]) if name in active else None for name in proto.output]
         read = active.intersection(reads(proto))
         if not read or not any(gs) or _is_zero(proto):
@@ -123,7 +124,10 @@ def sweep(
             found = dict.fromkeys(read, cotangent)  # go on, to find the other problems too
         for name, g in found.items():
             parts[name].append(g)
-    return None if problems else _total(parts[target]), problems
+    totals = {target: _total(parts[target]) for target in targets}
+    if problems:
+        return {}, problems
+    return {name: total for name, total in totals.items() if total is not None}, problems
 
 
 def _apply(

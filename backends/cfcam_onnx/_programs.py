@@ -25,7 +25,7 @@ EXPLAIN_TOP = f"{PREFIX}explain_top"
 """Input without axes, bool: explain the largest logit of each row in place of the cotangent."""
 
 GRADIENT = f"{PREFIX}gradient"
-"""Output: the gradient with respect to the layer; float32 where the model is float16.
+"""Start of the outputs that are gradients; float32 where the model is float16.
 
 What these three are called in a program is ``graph.own(...)``."""
 
@@ -53,25 +53,32 @@ def tail_program(graph: Graph, logits: str, target: str) -> onnx.ModelProto:
     return _assemble(graph, nodes, None, inputs, [_info(graph, logits)])
 
 
-def gradient_program(graph: Graph, logits: str, target: str) -> onnx.ModelProto:
-    """Return the model with outputs logits, `target` and its gradient, and a cotangent as input.
+def gradient_program(graph: Graph, logits: str, targets: Sequence[str]) -> onnx.ModelProto:
+    """Return the model with a cotangent as input, and its outputs in this order.
+
+    The logits; each of `targets`; the gradient with respect to each.
 
     Raises
     ------
     UnsupportedOpError
-        Operators between the layer and the logits have no gradient; all are listed.
+        Operators between a layer and the logits have no gradient; all are listed.
     """
     emit = Emitter(graph)
     seed = _seed(emit, logits)
-    gradient, problems = sweep(emit, target, logits, seed)
-    if gradient is None:
+    found, problems = sweep(emit, targets, logits, seed)
+    if not found:
         raise UnsupportedOpError(f"cannot be differentiated: {problems}")
-    name = graph.own(GRADIENT)
-    emit.nodes.append(helper.make_node("Identity", [gradient.name], [name], name=name))
-    activation = _info(graph, target)
-    if target not in graph.producer:  # an input of the model cannot be its output too
-        activation.name = emit.op("Identity", emit.tensor(target)).name
-        activation.type.tensor_type.elem_type = _elem_type(emit.tensor(target))
+    activations, gradients = [], []
+    for i, target in enumerate(targets):
+        activation = _info(graph, target)
+        if target not in graph.producer:  # an input of the model cannot be its output too
+            activation.name = emit.op("Identity", emit.tensor(target)).name
+            activation.type.tensor_type.elem_type = _elem_type(emit.tensor(target))
+        gradient, name = found[target], graph.own(f"{GRADIENT}_{i}")
+        emit.nodes.append(helper.make_node("Identity", [gradient.name], [name], name=name))
+        sizes = _sizes(graph, target)
+        activations.append(activation)
+        gradients.append(helper.make_tensor_value_info(name, _elem_type(gradient), sizes))
     classes = graph.shape(logits) or (None, None)
     given, flag = graph.own(COTANGENT), graph.own(EXPLAIN_TOP)
     inputs = [
@@ -79,18 +86,14 @@ def gradient_program(graph: Graph, logits: str, target: str) -> onnx.ModelProto:
         helper.make_tensor_value_info(given, _elem_type(seed), [None, _size(classes[1])]),
         helper.make_tensor_value_info(flag, TensorProto.BOOL, []),
     ]
-    outputs = [
-        _info(graph, logits),
-        activation,
-        helper.make_tensor_value_info(name, _elem_type(gradient), _sizes(graph, target)),
-    ]
-    return _assemble(graph, graph.needed([logits, target]), emit, inputs, outputs)
+    outputs = [_info(graph, logits), *activations, *gradients]
+    return _assemble(graph, graph.needed([logits, *targets]), emit, inputs, outputs)
 
 
-def problems_from(graph: Graph, logits: str, target: str) -> Problems:
-    """Return what stands in the way of a gradient with respect to `target`."""
+def problems_from(graph: Graph, logits: str, targets: Sequence[str]) -> Problems:
+    """Return what stands in the way of gradients with respect to `targets`."""
     emit = Emitter(graph)
-    return sweep(emit, target, logits, _seed(emit, logits))[1]
+    return sweep(emit, targets, logits, _seed(emit, logits))[1]
 
 
 def _seed(emit: Emitter, logits: str) -> Tensor:

@@ -119,9 +119,9 @@ def test_the_advice_costs_few_sweeps(net: Any, monkeypatch: pytest.MonkeyPatch) 
     backend = opened(n.model(n.head(n.conv(summed, 4, 4), 4)))
     swept: list[str] = []
 
-    def counted(emit: Any, target: str, *rest: Any) -> Any:
-        swept.append(target)
-        return sweep(emit, target, *rest)
+    def counted(emit: Any, targets: list[str], *rest: Any) -> Any:
+        swept.extend(targets)
+        return sweep(emit, targets, *rest)
 
     monkeypatch.setattr("cfcam_onnx._programs.sweep", counted)
     with pytest.raises(UnsupportedOpError, match="nearest later layer that works is 'summed'"):
