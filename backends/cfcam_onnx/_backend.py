@@ -29,7 +29,7 @@ from cfcam_onnx._reading import blaming
 from cfcam_onnx._session import Session, check_providers
 
 KEPT_SESSIONS = 8
-"""Sessions that are kept, the last used ones; each holds a copy of the weights."""
+"""Sessions that are kept, the last used ones; what onnxruntime makes of the weights is in each."""
 
 
 class OnnxBackend(Backend):
@@ -260,7 +260,10 @@ class OnnxBackend(Backend):
             key = kind, name
             if key not in self._sessions:
                 self._sessions[key] = Session(
-                    self._program(kind, name), providers=self._providers, threads=self._threads
+                    self._program(kind, name),
+                    self._model.graph.weights,
+                    providers=self._providers,
+                    threads=self._threads,
                 )
                 while len(self._sessions) > KEPT_SESSIONS:
                     self._sessions.popitem(last=False)

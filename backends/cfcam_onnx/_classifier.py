@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
+import onnx
 
 from cfcam_core.backend import Layer
 from cfcam_core.errors import InvalidInputError, LayerNotFoundError, UnsupportedOpError
@@ -29,9 +30,11 @@ class Classifier:
     """A model that was read and understood; see `OnnxBackend` for parameters and errors."""
 
     def __init__(self, model: Any, *, output: str | None, threads: int | None) -> None:
-        self.source = model
-        with blaming(model):
-            self.graph = graph = Graph(prepare(read_model(model)))
+        read = read_model(model)
+        self.source = onnx.ModelProto()
+        self.source.CopyFrom(read.model)
+        with blaming(self.source):
+            self.graph = graph = Graph(prepare(read.model), read.weights)
             _check_inputs(graph)
             failure = None
             if is_incomplete(graph):

@@ -6,6 +6,7 @@ Facts only. Nothing is emitted here and nothing walks backwards; a fact that is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,19 @@ PREFIX = "cfcam/"
 
 
 class Graph:
-    """Facts about one model. `learn` adds what a run of the model has shown."""
+    """Facts about one model. `learn` adds what a run of the model has shown.
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    Large weights are inputs of the model that is passed, and arrays in `weights`.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]] = MappingProxyType({})
+    ) -> None:
         self.model = model
+        self.weights = weights
         self.opset = opset_of(model)
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.initializers.update((name, stub(name, array)) for name, array in weights.items())
         self.inputs = [v for v in model.graph.input if v.name not in self.initializers]
         self.nodes: list[onnx.NodeProto] = []
         self.producer: dict[str, onnx.NodeProto] = {}
@@ -122,6 +130,8 @@ class Graph:
         return seen
 
     def _constant(self, name: str) -> NDArray[Any] | None:
+        if name in self.weights:
+            return self.weights[name]
         node = self.producer.get(name)
         tensor = self.initializers.get(name)
         if tensor is None:
@@ -157,6 +167,19 @@ FLOATS = frozenset(
         onnx.TensorProto.BFLOAT16,
     }
 )
+
+
+def stub(name: str, array: NDArray[Any]) -> onnx.TensorProto:
+    """Return a tensor that says what a weight is like, without its data."""
+    tensor = onnx.TensorProto(
+        name=name,
+        dims=array.shape,
+        data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+        data_location=onnx.TensorProto.EXTERNAL,
+    )
+    for key, value in (("location", "weights"), ("length", str(array.nbytes))):
+        tensor.external_data.add(key=key, value=value)
+    return tensor
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -97,6 +97,7 @@ def probe(graph: Graph, outputs: list[str], *, threads: int | None = None) -> st
     try:
         session = Session(
             _instrumented(graph, nodes, tensors, small),
+            graph.weights,
             providers=["CPUExecutionProvider"],
             threads=threads,
             optimize=False,
@@ -180,9 +181,11 @@ def _instrumented(
     """Return the model with the shapes of `tensors` and the values of `small` as its outputs."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
-    del model.graph.output[:]
-    del model.graph.node[:]
+    for field in ("output", "node", "input", "initializer"):
+        model.graph.ClearField(field)
     model.graph.node.extend(nodes)
+    model.graph.input.extend(graph.inputs)
+    model.graph.initializer.extend(graph.initializers.values())
     for i, name in enumerate(tensors):
         shape = graph.own(f"{PREFIX}shape_{i}")
         model.graph.node.append(helper.make_node("Shape", [name], [shape]))

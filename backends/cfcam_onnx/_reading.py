@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from os import PathLike, fspath
 from pathlib import Path
@@ -20,6 +21,7 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 
 from cfcam_core.errors import CfcamError, InvalidInputError
 from cfcam_onnx._graph import STANDARD, everywhere, operator, reads
+from cfcam_onnx._weights import Weights, bring_in, take_out
 
 MOST_NODES = 1_000_000
 """Nodes that a model may have with its functions written out. The largest exports have some ten
@@ -37,8 +39,18 @@ INVALID: tuple[type[Exception], ...] = (*FAULTS, CfcamError, ValueError)
 """What says that the checker, or we, find a model invalid."""
 
 
-def read_model(model: Any) -> onnx.ModelProto:
-    """Return a copy of the model that may be changed, its nodes in order.
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """What a user passed, read."""
+
+    model: onnx.ModelProto
+    """May be changed; its nodes are in order, and its large weights are inputs."""
+    weights: Weights
+    """What those inputs are."""
+
+
+def read_model(model: Any) -> Source:
+    """Return the model, and its large weights apart.
 
     Parameters
     ----------
@@ -50,12 +62,14 @@ def read_model(model: Any) -> onnx.ModelProto:
         The file is missing or empty, is no ONNX model, keeps its weights outside its own folder,
         reads tensors that nothing makes, runs in a circle, or grows without bounds.
     """
+    folders: list[Path] = []
     if isinstance(model, str | PathLike):
         path = Path(fspath(model))
         where = f"{str(path)!r}"
         if not path.is_file():
             raise InvalidInputError(f"there is no model file {where}; check the path")
         proto = _parse(path, where)
+        folders = [path.parent, path.resolve().parent]  # of a link: where it leads, too
     elif isinstance(model, bytes):
         where = f"the {len(model)} bytes"
         proto = _parse(model, where)
@@ -73,30 +87,30 @@ def read_model(model: Any) -> onnx.ModelProto:
             f"{where} holds no ONNX graph with nodes and outputs; export the model again, or "
             "copy it again in full"
         )
-    parts = list(_parts(proto))
-    if any(map(_is_garbled, parts)):
+    if any(map(_is_garbled, _parts(proto))):
         raise InvalidInputError(f"{where} has names that are no text; copy the model again in full")
-    external = onnx.TensorProto.EXTERNAL
-    if any(isinstance(t, onnx.TensorProto) and t.data_location == external for t in parts):
-        raise InvalidInputError(
-            f"{where} refers to weights in another file; pass the path of the .onnx file, with "
-            "the weights beside it"
-        )
+    weights = take_out(proto, folders, where)
+    for part in _parts(proto):
+        external = onnx.TensorProto.EXTERNAL
+        if isinstance(part, onnx.TensorProto) and part.data_location == external:
+            bring_in(part, folders, where)
     if _nodes_in_full(proto) > MOST_NODES:
         raise InvalidInputError(
             f"{where} has more than {MOST_NODES:,} nodes once its functions are written out; "
             "export it without functions"
         )
     _put_in_order(proto.graph, where)
-    return proto
+    return Source(proto, weights)
 
 
 @contextmanager
-def blaming(source: Any) -> Iterator[None]:
+def blaming(source: onnx.ModelProto) -> Iterator[None]:
     """Turn an unforeseen error into `InvalidInputError` if ONNX's own checker faults the model.
 
-    The checker is shown what the user passed, not what was made of it.
+    The checker is shown what was read, not what has been made of it meanwhile.
     """
+    read = onnx.ModelProto()
+    read.CopyFrom(source)
     try:
         yield
     except CfcamError:
@@ -111,9 +125,7 @@ def blaming(source: Any) -> Iterator[None]:
         ) from error
     except Exception as error:
         try:
-            shaped = onnx.shape_inference.infer_shapes(
-                read_model(source)
-            )  # outputs may lack shapes
+            shaped = onnx.shape_inference.infer_shapes(read)  # outputs may lack shapes
             onnx.checker.check_model(shaped, full_check=True)
         except INVALID as fault:
             raise InvalidInputError(
@@ -126,12 +138,8 @@ def _parse(source: Path | bytes, where: str) -> onnx.ModelProto:
     try:
         if isinstance(source, bytes):
             return onnx.load_model_from_string(source)
-        return onnx.load(source, format="protobuf")  # whatever the file is called
-    except onnx.checker.ValidationError as error:
-        raise InvalidInputError(
-            f"the weights of {where} cannot be read: {error}. They must lie in the model's "
-            "folder or below it"
-        ) from error
+        # whatever the file is called
+        return onnx.load(source, format="protobuf", load_external_data=False)
     except (DecodeError, MemoryError, OSError, ValueError, RuntimeError) as error:
         raise InvalidInputError(
             f"{where} cannot be read as an ONNX model: {error}. Check that the file is complete"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Timer
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,15 @@ or 1783 RGB images of 224 x 224. A file may declare any batch, and memory is not
 
 
 class Session:
-    """A model ready to run. May be used from many threads."""
+    """A model ready to run. May be used from many threads.
+
+    Weights that the model only refers to are used where they are, not copied.
+    """
 
     def __init__(
         self,
         model: onnx.ModelProto,
+        weights: Mapping[str, NDArray[Any]] = MappingProxyType({}),
         *,
         providers: Sequence[Any] | None = None,
         threads: int | None = None,
@@ -48,6 +53,11 @@ class Session:
         options.intra_op_num_threads = threads or 0
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        outside = [t.name for t in model.graph.initializer if t.name in weights]
+        self._weights = [weights[name] for name in outside]  # the session reads them as it runs
+        options.add_external_initializers(
+            outside, [ort.OrtValue.ortvalue_from_numpy(array) for array in self._weights]
+        )
         wanted = list(providers) if providers is not None else default_providers()
         try:
             self._session = ort.InferenceSession(
