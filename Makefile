@@ -6,7 +6,7 @@ DEMO = .venv
 TEST = .venv-test
 WHEEL = .wheel
 
-.PHONY: demo test check lowest benchmark clean
+.PHONY: demo test check lowest benchmark verification examples-js clean
 
 demo: $(DEMO)/.ready
 	$(DEMO)/bin/cfcam demo --out cfcam-demo
@@ -35,6 +35,24 @@ lowest:
 
 benchmark: $(TEST)/.ready
 	$(TEST)/bin/python benchmarks/core_speed.py
+
+# Writes docs/verification.md; what was measured before is kept in .verification.
+verification: $(TEST)/.ready
+	$(TEST)/bin/python benchmarks/verification.py
+
+# An explain-ready file in Python, in Node and in a browser; all three must say the same of the map. Needs node, npm and
+# a Chromium: CHROMIUM is its path.
+CHROMIUM ?= $(shell command -v chromium || command -v google-chrome)
+READY = examples/explain_ready
+
+examples-js: $(DEMO)/.ready
+	$(DEMO)/bin/cfcam export cfcam_core/demo/digits.onnx --with-map --out $(READY)/digits.explain.onnx
+	cd $(READY) && npm install --silent
+	$(DEMO)/bin/python $(READY)/use.py 6 > $(READY)/said.txt
+	cd $(READY) && node use.mjs 6 >> said.txt && CHROMIUM="$(CHROMIUM)" node look.mjs 6 >> said.txt
+	cat $(READY)/said.txt
+	test $$(grep -c '^sum ' $(READY)/said.txt) = 3
+	test $$(grep '^sum ' $(READY)/said.txt | sort -u | wc -l) = 1
 
 $(DEMO)/.ready: pyproject.toml $(shell find cfcam_core backends -type f -not -name '*.pyc')
 	test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO)

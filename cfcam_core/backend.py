@@ -1,4 +1,7 @@
-"""What a plugin implements: four methods. Anything wanted in two backends belongs in the core."""
+"""What a plugin implements: four methods, and a fifth if it can.
+
+Anything wanted in two backends belongs in the core.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ class Layer:
     """Operator or layer class that makes it, such as ``Conv`` or ``Relu``."""
     is_default: bool = False
     """Whether ``layer=None`` means this one."""
+    module: str = ""
+    """Dotted path of the module that makes it, where the model has one; ``layer=`` takes it too."""
 
 
 @runtime_checkable
@@ -59,3 +64,25 @@ class Backend(Protocol):
         self, activations: Any, inputs: Any, *, layer: Any = None
     ) -> NDArray[np.float32]:
         """Return the logits with the layer's output replaced by `activations`, shape (N, C, *s)."""
+
+
+@runtime_checkable
+class SeveralLayers(Protocol):
+    """What a `Backend` may offer besides: several layers for the price of one run.
+
+    Without it, `cfcam_core.explain` captures one layer after the other.
+    """
+
+    @abstractmethod
+    def captures(
+        self, inputs: Any, *, layers: Sequence[Any], target: Any = None
+    ) -> Sequence[Capture]:
+        """Run the model once and return what `Backend.capture` gives for each layer, in order.
+
+        Parameters
+        ----------
+        inputs, target : optional
+            As for `Backend.capture`; a callable target is asked once.
+        layers : sequence
+            Each as for `Backend.capture`; the same may come twice.
+        """

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cfcam_core.backend import SeveralLayers
 from cfcam_core.cam import Cam
 from cfcam_core.capture import Capture, FloatArray, number_array, spatial_size
 from cfcam_core.errors import BlankMapWarning, InvalidInputError
@@ -84,7 +85,11 @@ def explain(
     if isinstance(layer, list | tuple):
         if not layer:
             raise InvalidInputError("layer is an empty list; name one layer or more, or pass None")
-        captures = [opened.capture(inputs, layer=one, target=target) for one in layer]
+        captures = (
+            opened.captures(inputs, layers=layer, target=target)
+            if isinstance(opened, SeveralLayers)
+            else [opened.capture(inputs, layer=one, target=target) for one in layer]
+        )
         return _warned(fuse([_finish(each, method, choice, size) for each in captures]))
     return _warned(
         _finish(opened.capture(inputs, layer=layer, target=target), method, choice, size)

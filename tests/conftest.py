@@ -8,6 +8,8 @@ from hypothesis import settings
 
 VARIABLE = "CFCAM_TEST_DATA"
 
+os.environ["CFCAM_CACHE"] = "off"  # nobody's own cache is read or written, by no process either
+
 settings.register_profile("cfcam", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("cfcam")
 

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from threading import Lock
+from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from cfcam_core.backend import Backend, Layer
+from cfcam_core.backend import Backend, Layer, SeveralLayers
 from cfcam_core.capture import Capture
-from cfcam_core.errors import InvalidInputError, UnsupportedOpError
+from cfcam_core.errors import InvalidInputError
 from cfcam_core.targets import resolve_targets
+from cfcam_onnx._cache import Entries, find_cache
 from cfcam_onnx._classifier import Classifier
-from cfcam_onnx._inputs import Input, Sizes, read_inputs
-from cfcam_onnx._programs import (
-    COTANGENT,
-    EXPLAIN_TOP,
-    forward_program,
-    gradient_program,
-    problems_from,
-    tail_program,
-)
-from cfcam_onnx._reading import blaming
-from cfcam_onnx._session import Session, check_providers
-
-KEPT_SESSIONS = 8
-"""Sessions that are kept, the last used ones; what onnxruntime makes of the weights is in each."""
+from cfcam_onnx._export import write_export
+from cfcam_onnx._inputs import Sizes, read_inputs
+from cfcam_onnx._layers import Site
+from cfcam_onnx._limits import Limits
+from cfcam_onnx._programs import COTANGENT, EXPLAIN_TOP
+from cfcam_onnx._session import check_providers
+from cfcam_onnx._sessions import Sessions
+from cfcam_onnx._tokens import Fold
 
 
-class OnnxBackend(Backend):
+class OnnxBackend(Backend, SeveralLayers):
     """One ONNX classifier, opened for explaining.
 
     Gradients are exact: the backward pass from the logits to the layer is added to the graph as
@@ -44,22 +37,37 @@ class OnnxBackend(Backend):
     model : str, path, bytes or onnx.ModelProto
         A classifier: one output of shape (N, K), (N, K, 1, 1) or the like.
     output : str, optional
-        Name of the output to explain. Default: the first that has such a shape.
+        Name of the output to explain; any tensor or node of that shape will do. Default: the first
+        output that has such a shape.
+    look_through : bool
+        Whether to explain what a closing Softmax, Sigmoid or the like reads: the logits, not the
+        probabilities. False: explain the output as it is.
     providers : sequence of str, optional
         onnxruntime's execution providers, the preferred first. Default: CUDA where this
         onnxruntime has it, then CPU.
     threads : int, optional
         Threads of one run on the CPU. Default: onnxruntime's own choice.
+    cache : bool, str or path
+        Where to keep, for the next process, what was costly to find out about the model: a folder
+        to which only trusted people may write, or False for nowhere. Default: the folder that the
+        environment variable ``CFCAM_CACHE`` names (``off`` for none), else the platform's for
+        caches; see `cfcam_onnx._cache`.
+    limits : Limits, optional
+        What the model may ask for before it is refused.
 
     Raises
     ------
     InvalidInputError
-        The model cannot be read or run, is no classifier, or a provider is not there.
+        The model cannot be read or run, asks for more than `limits`, is no classifier, or a
+        provider is not there.
     UnsupportedOpError
         The model has operators that onnxruntime does not have.
 
     Notes
     -----
+    Models quantized in the QDQ format have straight-through gradients: rounding counts for nothing,
+    and what is cut off at an end of the integers' range has the gradient zero.
+
     Where shape inference leaves sizes open, the model is run on noise when it is opened; open
     image sizes are then taken to be 224 x 256, 96 x 128 and 320 x 384 (see `cfcam_onnx._probe`).
     """
@@ -69,15 +77,24 @@ class OnnxBackend(Backend):
         model: Any,
         *,
         output: str | None = None,
+        look_through: bool = True,
         providers: Sequence[Any] | None = None,
         threads: int | None = None,
+        cache: bool | str | PathLike[str] = True,
+        limits: Limits | None = None,
     ) -> None:
         if providers is not None:
             check_providers(providers)
-        self._providers, self._threads = providers, threads
-        self._model = Classifier(model, output=output, threads=threads)
-        self._sessions: OrderedDict[tuple[str, str], Session] = OrderedDict()
-        self._lock = Lock()
+        entries = Entries(find_cache(cache))
+        self._model = Classifier(
+            model,
+            output=output,
+            look_through=look_through,
+            threads=threads,
+            entries=entries,
+            limits=limits or Limits(),
+        )
+        self._sessions = Sessions(self._model, providers=providers, threads=threads)
 
     # ------------------------------------------------------------------------------- facts
 
@@ -116,10 +133,18 @@ class OnnxBackend(Backend):
         """
         return self._model.logits_behind
 
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Execution providers that really run the model, the preferred first."""
+        return self._sessions("forward").providers
+
     # ------------------------------------------------------------------------------ backend
 
     def layers(self) -> Sequence[Layer]:
-        """Return the tensors that all paths run through, with a grid of at least 2 an axis."""
+        """Return the tensors that all paths from an input run through, with a grid.
+
+        It has at least 2 positions an axis. The shapes are the tensors' own, also of tokens.
+        """
         return self._model.layers()
 
     def capture(self, inputs: Any, *, layer: Any = None, target: Any = None) -> Capture:
@@ -130,16 +155,19 @@ class OnnxBackend(Backend):
         inputs : array_like of shape (N, ...), or dict of str to array_like
             Preprocessed, in the model's own layout; one sample may come without the axis N.
         layer : str, int or Layer, optional
-            Name of a tensor or node, or index into `layers`. Any tensor with a channel axis and
-            one to three spatial axes will do, not only those listed. Default: the listed
-            default.
+            Name of a tensor or node; dotted path of a module, for the last map that it makes;
+            ``input`` for the model's (first) picture; or index into `layers`. Any tensor with a
+            channel axis and one to three spatial axes will do, not only those listed. Default:
+            the listed default.
         target : optional
             See `cfcam_core.targets.resolve_targets`. A callable costs one more forward run.
 
         Returns
         -------
         Capture
-            Channels first, float32.
+            Channels first, float32. Tokens (N, T, C) that are patches of a picture come as maps
+            (N, C, rows, columns); those in front of them, such as a class token, are left out
+            (see `cfcam_onnx._tokens`).
 
         Raises
         ------
@@ -151,25 +179,47 @@ class OnnxBackend(Backend):
             Operators behind the layer have no gradient; all are listed, with the nearest later
             layer that works.
         """
-        where = self._model.resolve(layer)
+        return self.captures(inputs, layers=[layer], target=target)[0]
+
+    def captures(self, inputs: Any, *, layers: Sequence[Any], target: Any = None) -> list[Capture]:
+        """Run the model once and return what `capture` returns for each of several layers.
+
+        Parameters
+        ----------
+        inputs, target : optional
+            As for `capture`.
+        layers : sequence of str, int, Layer or None
+            Each as for `capture`; the same may come twice.
+
+        Returns
+        -------
+        list of Capture
+            One a layer, in their order.
+
+        Raises
+        ------
+        InvalidInputError, LayerNotFoundError, UnsupportedOpError
+            As for `capture`.
+        """
+        places = [self._model.resolve(layer) for layer in layers]
+        names = list(dict.fromkeys(place.name for place in places))
         feeds, samples = read_inputs(inputs, self._model.inputs)
-        session = self._session("gradient", where.name)
-        targets, cotangents = self._targets(target, feeds, samples)
+        if not names:
+            return []
+        session, batch = self._sessions("gradient", *names), self._model.batch
+        sent = session.placed(feeds) if batch is None else feeds
+        targets, cotangents = self._targets(target, sent, samples)
         own = self._model.graph.own
         seed = {own(COTANGENT): cotangents, own(EXPLAIN_TOP): np.array(target is None)}
-        source, batch = self._model.input_of(where), self._model.batch
-        logits, activations, gradients = session.in_batches({**feeds, **seed}, samples, batch)
+        logits, *found = session.in_batches({**sent, **seed}, samples, batch)
         if target is None:
             targets = logits.argmax(axis=1)
-        size = tuple(feeds[source.name].shape[a] for a in source.spatial) if source else None
-        return Capture(
-            np.moveaxis(activations, where.channels, 1),
-            np.moveaxis(gradients, where.channels, 1),
-            scores=logits,
-            targets=targets,
-            layer=where.name,
-            input_size=size,
+        pairs = dict(
+            zip(names, zip(found[: len(names)], found[len(names) :], strict=True), strict=True)
         )
+        return [
+            self._captured(where, pairs[where.name], feeds, logits, targets) for where in places
+        ]
 
     def scores(self, inputs: Any) -> NDArray[np.float32]:
         """Return the logits.
@@ -199,7 +249,8 @@ class OnnxBackend(Backend):
         Parameters
         ----------
         activations : array_like of shape (N, C, *s)
-            Channels first, as `capture` returns them.
+            Channels first, as `capture` returns them. Tokens that it leaves out are computed from
+            the inputs.
         inputs : array_like of shape (N, ...), or dict of str to array_like
             What paths that go past the layer are computed from.
         layer : str, int or Layer, optional
@@ -218,74 +269,114 @@ class OnnxBackend(Backend):
         """
         where = self._model.resolve(layer)
         feeds, samples = read_inputs(inputs, self._model.inputs)
-        shape = self._model.shape(where.name)
-        order = [0, where.channels, *(a for a in range(1, len(shape)) if a != where.channels)]
-        expected = Input(
-            where.name, tuple(shape[a] for a in order), self._model.graph.dtype(where.name), 1
-        )
-        replaced = expected.read(activations)
+        replaced = self._model.maps_of(where).read(activations)
         if len(replaced) != samples:
             raise InvalidInputError(
                 f"there are activations of {len(replaced)} samples and inputs of {samples}; "
                 "wanted as many"
             )
+        if where.prefix is not None:
+            replaced = self._tokens(where, replaced, feeds, samples)
         feeds[where.name] = np.ascontiguousarray(np.moveaxis(replaced, 1, where.channels))
-        (logits,) = self._session("tail", where.name).in_batches(feeds, samples, self._model.batch)
+        (logits,) = self._sessions("tail", where.name).in_batches(feeds, samples, self._model.batch)
         return logits.astype(np.float32)
+
+    # ------------------------------------------------------------------------------- export
+
+    def export(
+        self, path: str | PathLike[str], *, layer: Any = None, with_map: bool = False
+    ) -> Layer:
+        """Write a model that explains itself: logits, activations and gradients are its outputs.
+
+        The file is plain ONNX with the weights inside. Any runtime computes it, in any language;
+        no part of cfcam is needed for that. `explain` takes it like any other model.
+
+        Parameters
+        ----------
+        path : str or path
+            Where to write, ending in ``.onnx``. A file that is there is replaced, at once or not
+            at all. Over 2 GB the weights go to a second file beside it.
+        layer : str, int or Layer, optional
+            As for `capture`.
+        with_map : bool
+            Whether the file also makes the Grad-CAM map itself.
+
+        Returns
+        -------
+        Layer
+            The layer, in the shape that it has in the file: (N, C, *s).
+
+        Raises
+        ------
+        InvalidInputError
+            The model is explain-ready already; `path` is the model itself, or cannot be written.
+        LayerNotFoundError, UnsupportedOpError
+            As for `capture`.
+
+        Warns
+        -----
+        UserWarning
+            Tokens stay in a row, for how they lie on a grid depends on the size of the input.
+
+        Notes
+        -----
+        The inputs are those that the logits need, and ``class_index`` (N,) int64, -1 standing for the class
+        with the largest logit. The outputs, float32, are ``logits`` (N, K), ``activations`` and
+        ``gradients`` (N, C, *s); `with_map` adds ``map`` (N, *s) and ``heatmap`` (N, *size of the
+        input). Tensors of the model with one of these names get others. What the file was made
+        from stands in its metadata under ``cfcam.*``.
+        """
+        where = self._model.resolve(layer)
+        with self._sessions.advising(where.name):
+            return write_export(self._model, where, path, with_map=with_map)
 
     # ------------------------------------------------------------------------------- within
 
-    def _scores(self, feeds: dict[str, NDArray[Any]], samples: int) -> NDArray[np.float32]:
-        (logits,) = self._session("forward", "").in_batches(feeds, samples, self._model.batch)
+    def _captured(
+        self,
+        where: Site,
+        pair: Sequence[NDArray[Any]],
+        feeds: Mapping[str, NDArray[Any]],
+        logits: NDArray[Any],
+        targets: NDArray[np.intp],
+    ) -> Capture:
+        """Return a layer's activations and gradients as the core has them: channels first."""
+        source = self._model.input_of(where)
+        size = tuple(feeds[source.name].shape[a] for a in source.spatial) if source else None
+        activations, gradients = (np.moveaxis(array, where.channels, 1) for array in pair)
+        fold = self._model.fold(where, activations.shape[-1], size)
+        if fold is not None:
+            activations, gradients = fold.maps(activations), fold.maps(gradients)
+        return Capture(activations, gradients, logits, targets, where.name, size)
+
+    def _scores(self, feeds: Mapping[str, Any], samples: int) -> NDArray[np.float32]:
+        (logits,) = self._sessions("forward").in_batches(feeds, samples, self._model.batch)
         return logits.astype(np.float32)
 
+    def _tokens(
+        self, where: Site, maps: NDArray[Any], feeds: dict[str, NDArray[Any]], samples: int
+    ) -> NDArray[Any]:
+        """Return maps as tokens (N, C, T); those in front are the model's own."""
+        own = maps[:, :, 0, :0]
+        if where.prefix:
+            session = self._sessions("layer", where.name)
+            (made,) = session.in_batches(feeds, samples, self._model.batch)
+            own = np.moveaxis(made, where.channels, 1)
+        return Fold(where.prefix or 0, maps.shape[2:]).tokens(maps, own)
+
     def _targets(
-        self, target: Any, feeds: dict[str, NDArray[Any]], samples: int
+        self, target: Any, feeds: Mapping[str, Any], samples: int
     ) -> tuple[NDArray[np.intp], NDArray[Any]]:
         """Return classes and cotangents; the model is run only if the target needs its scores.
 
         For the arg-max (None) both only hold a place: the program finds them itself.
         """
-        if callable(target) or self.classes is None:
-            logits = self._scores(feeds, samples)
+        if target is None:
+            targets, cotangents = np.full(samples, -1), np.zeros((samples, self.classes or 1), "f")
+        elif callable(target) or self.classes is None:
+            targets, cotangents = resolve_targets(target, self._scores(feeds, samples))
         else:
-            logits = np.zeros((samples, self.classes), np.float32)
-        targets, cotangents = resolve_targets(target, logits)
+            logits = np.broadcast_to(np.float32(0), (samples, self.classes))
+            targets, cotangents = resolve_targets(target, logits)
         double = self._model.graph.dtype(self._model.logits) == np.float64
         return targets, cotangents.astype(np.float64) if double else cotangents
-
-    def _session(self, kind: str, name: str) -> Session:
-        """Return a session, made once; whoever asks meanwhile waits."""
-        with self._lock:
-            key = kind, name
-            if key not in self._sessions:
-                self._sessions[key] = Session(
-                    self._program(kind, name),
-                    self._model.graph.weights,
-                    providers=self._providers,
-                    threads=self._threads,
-                )
-                while len(self._sessions) > KEPT_SESSIONS:
-                    self._sessions.popitem(last=False)
-            self._sessions.move_to_end(key)
-            return self._sessions[key]
-
-    def _program(self, kind: str, name: str) -> onnx.ModelProto:
-        programs: dict[str, Callable[[], onnx.ModelProto]] = {
-            "forward": lambda: forward_program(self._model.graph, self._model.logits),
-            "tail": lambda: tail_program(self._model.graph, self._model.logits, name),
-            "gradient": lambda: gradient_program(self._model.graph, self._model.logits, [name]),
-        }
-        try:
-            with blaming(self._model.source):
-                return programs[kind]()
-        except UnsupportedOpError as error:
-            raise UnsupportedOpError(f"layer {name!r} {error}. {self._advice(name)}") from None
-
-    def _advice(self, name: str) -> str:
-        """Return which later layer can be explained."""
-        model = self._model
-        later = model.later_site(problems_from(model.graph, model.logits, [name]).outputs)
-        if later is None:
-            return "No later layer works; export the model with standard operators"
-        return f"The nearest later layer that works is {later.name!r}"

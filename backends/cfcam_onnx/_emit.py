@@ -185,9 +185,9 @@ class Emitter:
         """Return `g` repeated to the shape of `x`."""
         return self.op("Expand", g, self.shape_of(x))
 
-    def zeros_like(self, x: Tensor) -> Tensor:
-        """Return zeros in the shape of `x`."""
-        return self.expand_like(self.scalar(0, x.dtype), x)
+    def zeros_like(self, x: Tensor, dtype: Any = None) -> Tensor:
+        """Return zeros in the shape of `x`, of its dtype unless told otherwise."""
+        return self.expand_like(self.scalar(0, dtype or x.dtype), x)
 
     def transpose(self, x: Tensor, *perm: int) -> Tensor:
         """Return `x` with its axes in another order."""
@@ -210,7 +210,7 @@ class Emitter:
                 f"adding up needs operator set 16, the model has {self.opset}"
             )
         flat = self.ints(-1)
-        zeros = self.reshape(self.zeros_like(x), flat)
+        zeros = self.reshape(self.zeros_like(x, g.dtype), flat)
         at, values = self.reshape(index, flat), self.reshape(g, flat)
         how = "add" if overlapping else None
         return self.reshape_like(

@@ -1,7 +1,7 @@
 """The reverse sweep: from a cotangent of the logits to one of any tensor they depend on.
 
-The only place that walks a graph backwards, adds cotangents up, and undoes broadcasting. The
-rules are looked up, not known, and the model's own nodes are never changed.
+The only place that walks a graph backwards and adds cotangents up. The rules are looked up, not
+known, and the model's own nodes are never changed.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx
 
+from cfcam_onnx._broadcast import unbroadcast
 from cfcam_onnx._emit import Emitter
-from cfcam_onnx._graph import STANDARD, Graph, Shape, operator, reads
-from cfcam_onnx._rules import RULES, ZERO_GRADIENT, Rule
+from cfcam_onnx._graph import STANDARD, Graph, operator, reads
+from cfcam_onnx._rules import INTEGER_ARITHMETIC, RULES, ZERO_GRADIENT, Rule
 from cfcam_onnx._tensor import Node, Tensor
 
 
@@ -50,13 +50,14 @@ class Problems:
 def differentiable_tensors(graph: Graph, logits: str) -> set[str]:
     """Return the tensors that have a gradient: no operator without a rule is on a way to `logits`.
 
-    Only ways through floats count, and none through operators whose gradient is zero.
+    Only ways through floats count, quantized ones among them, and none through operators whose
+    gradient is zero.
     """
     leading, blocked = {logits}, set[str]()
     for node in reversed(graph.needed([logits])):
         if _is_zero(node) or not leading.intersection(node.output):
             continue
-        floats = {name for name in reads(node) if graph.is_float(name)}
+        floats = {name for name in reads(node) if graph.carries(name)}
         leading |= floats
         if _rule(node) is None or blocked.intersection(node.output):
             blocked |= floats
@@ -69,11 +70,11 @@ def active_tensors(graph: Graph, targets: Iterable[str], logits: str) -> set[str
     after = set(targets)
     for node in nodes:
         if after.intersection(reads(node)):
-            after.update(name for name in node.output if name and graph.is_float(name))
+            after.update(name for name in node.output if name and graph.carries(name))
     before = {logits}
     for node in reversed(nodes):
         if before.intersection(node.output):
-            before.update(name for name in reads(node) if graph.is_float(name))
+            before.update(name for name in reads(node) if graph.carries(name))
     return after & before
 
 
@@ -83,7 +84,7 @@ def ends_of_floats(graph: Graph, target: str, logits: str) -> list[onnx.NodeProt
     for node in graph.needed([logits]):
         if _is_zero(node) or not after.intersection(reads(node)):
             continue
-        floats = [name for name in node.output if name and graph.is_float(name)]
+        floats = [name for name in node.output if name and graph.carries(name)]
         after.update(floats)
         if not floats:
             found.append(node)
@@ -107,7 +108,7 @@ def sweep(
     if not active.issuperset(targets):
         for target in set(targets) - active:
             for proto in reversed(ends_of_floats(emit.graph, target, logits)):
-                problems.add(proto, "no gradient gets through integers")
+                problems.add(proto, _reason(proto) or "no gradient gets through integers")
         return {}, problems
     parts: dict[str, list[Tensor]] = defaultdict(list)
     parts[logits].append(cotangent)
@@ -136,7 +137,7 @@ def _apply(
     """Return the cotangent of each active input."""
     rule = _rule(node.proto)
     if rule is None:
-        raise NotImplementedError("no gradient rule")
+        raise NotImplementedError(_reason(node.proto) or "no gradient rule")
     if rule.every_output:
         cotangents = rule.function(emit, node, *gs)
     elif gs[0] is None or any(gs[1:]):
@@ -156,43 +157,19 @@ def _apply(
 
 
 def _unbroadcast(emit: Emitter, g: Tensor, node: Node, x: Tensor, rule: Rule) -> Tensor:
-    """Return `g` added up over the axes along which the operator repeated `x`."""
-    if rule.broadcasts is None:
+    """Return `g` added up over the axes along which the operator repeated `x`.
+
+    An operand with more axes than the result, or with fewer than the operator works on, was not
+    repeated: the rule has given its cotangent as it is.
+    """
+    core, small, large = rule.broadcasts, x.shape, node.y.shape
+    if core is None:
         return g
-    core = rule.broadcasts
-    small, large = x.shape, node.y.shape
     if small is not None and large is not None:
+        if len(small) < core or len(small) > len(large):
+            return g
         large = (*large[: len(large) - core], *small[len(small) - core :])
-        axes = _repeated(small, large, core)
-        if axes is not None:
-            total = emit.reduce("ReduceSum", g, axes)
-            return emit.reshape_like(total, x) if len(large) > len(small) else total
-    return _unbroadcast_at_run_time(emit, g, x)
-
-
-def _repeated(small: Shape, large: Shape, core: int) -> list[int] | None:
-    """Return the axes of `large` along which `small` was repeated, or None if that is not known."""
-    lead = len(large) - len(small)
-    axes = list(range(lead))
-    for axis in range(lead, len(large) - core):
-        mine, theirs = small[axis - lead], large[axis]
-        if mine == 1 and theirs != 1:
-            axes.append(axis)
-        elif not isinstance(mine, int) and (mine is None or mine != theirs):
-            return None
-    return axes
-
-
-def _unbroadcast_at_run_time(emit: Emitter, g: Tensor, x: Tensor) -> Tensor:
-    """Sum where the shape of `x`, filled up with ones in front, is 1."""
-    shape, wide = emit.shape_of(x), emit.op("Shape", g, dtype=np.int64)
-    missing = emit.op("Size", wide, dtype=np.int64) - emit.op("Size", shape, dtype=np.int64)
-    ones = emit.op("Expand", emit.ints(1), emit.reshape(missing, [1]))
-    full = emit.op("Concat", ones, shape, axis=0)
-    repeated = emit.op("Equal", full, emit.ints(1), dtype=np.bool_)
-    axes = emit.op("Squeeze", emit.op("NonZero", repeated, dtype=np.int64), emit.ints(0))
-    total = emit.op("ReduceSum", g, axes, keepdims=1, noop_with_empty_axes=1)
-    return emit.reshape_like(total, x)
+    return unbroadcast(emit, g, x, large, core)
 
 
 def _total(parts: list[Tensor]) -> Tensor | None:
@@ -204,6 +181,15 @@ def _total(parts: list[Tensor]) -> Tensor | None:
 
 def _rule(node: onnx.NodeProto) -> Rule | None:
     return RULES.get(node.op_type) if node.domain in STANDARD else None
+
+
+def _reason(node: onnx.NodeProto) -> str | None:
+    """Return what to do about an operator that other tools have put into a model."""
+    if node.op_type in INTEGER_ARITHMETIC or node.op_type.startswith("QLinear"):
+        return "quantized arithmetic; quantize the model in the QDQ format instead"
+    if node.domain not in STANDARD:
+        return "no gradient rule; pass the model as it was before it was optimized for a runtime"
+    return None
 
 
 def _is_zero(node: onnx.NodeProto) -> bool:

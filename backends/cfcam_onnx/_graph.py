@@ -5,6 +5,7 @@ Facts only. Nothing is emitted here and nothing walks backwards; a fact that is 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -19,8 +20,22 @@ Dim = int | str | None
 
 Shape = tuple[Dim, ...]
 
+Learned = tuple[
+    Mapping[str, Shape | None], Mapping[str, NDArray[Any]], Mapping[str, tuple[int, ...]]
+]
+"""What a run of the model has shown: shapes, constant values, and shapes of one example."""
+
 STANDARD = ("", "ai.onnx")
 """Names of the standard operator domain."""
+
+MOVING = frozenset(
+    {
+        *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad"),
+        *("Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose"),
+        "Unsqueeze",
+    }
+)
+"""Operators that move numbers or pick some: what they return is quantized as what they read is."""
 
 PREFIX = "cfcam/"
 """Start of every name that is added to a user's graph; see `Graph.own`."""
@@ -43,7 +58,9 @@ class Graph:
         self.inputs = [v for v in model.graph.input if v.name not in self.initializers]
         self.nodes: list[onnx.NodeProto] = []
         self.producer: dict[str, onnx.NodeProto] = {}
+        self.quantized: set[str] = set()
         self.samples: dict[str, tuple[int, ...]] = {}
+        self.learned: Learned | None = None
         self._shapes: dict[str, Shape | None] = {}
         self._types: dict[str, int] = {}
         self._values: dict[str, NDArray[Any]] = {}
@@ -59,6 +76,12 @@ class Graph:
         """Add a node after all others."""
         self.nodes.append(node)
         self.producer.update((name, node) for name in node.output if name)
+        if node.domain in STANDARD and (
+            node.op_type == "QuantizeLinear"
+            or (node.op_type in MOVING and self.quantized.intersection(node.input))
+        ):
+            numbers = node.output[:1] if node.op_type == "MaxPool" else node.output
+            self.quantized.update(filter(None, numbers))
 
     def own(self, name: str) -> str:
         """Return the name, which starts with `PREFIX`, as nothing in the model is called."""
@@ -71,6 +94,7 @@ class Graph:
         samples: Mapping[str, tuple[int, ...]],
     ) -> None:
         """Take over shapes, constant values and example shapes that a run has shown."""
+        self.learned = shapes, values, samples
         self._shapes.update(shapes)
         self._values.update(values)
         self.samples.update(samples)
@@ -100,8 +124,12 @@ class Graph:
         return dtype
 
     def is_float(self, name: str) -> bool:
-        """Return whether a gradient with respect to the tensor can exist."""
+        """Return whether the tensor is made of floats."""
         return self.elem_type(name) in FLOATS
+
+    def carries(self, name: str) -> bool:
+        """Return whether a cotangent of the tensor can exist: floats, and integers for floats."""
+        return self.is_float(name) or name in self.quantized
 
     def value(self, name: str) -> NDArray[Any] | None:
         """Return the value of a constant, or None if the tensor is none."""
@@ -177,7 +205,8 @@ def stub(name: str, array: NDArray[Any]) -> onnx.TensorProto:
         data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
         data_location=onnx.TensorProto.EXTERNAL,
     )
-    for key, value in (("location", "weights"), ("length", str(array.nbytes))):
+    location = hashlib.sha256(name.encode()).hexdigest()  # a file that only a session knows
+    for key, value in (("location", location), ("length", str(array.nbytes))):
         tensor.external_data.add(key=key, value=value)
     return tensor
 
@@ -192,7 +221,8 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     found = {}
     for attribute in node.attribute:
         value = helper.get_attribute_value(attribute)
-        found[attribute.name] = value.decode() if isinstance(value, bytes) else value
+        text = isinstance(value, bytes)
+        found[attribute.name] = value.decode(errors="replace") if text else value
     return found
 
 

@@ -1,32 +1,17 @@
-"""Which tensors can be explained: cut points, their channel axes, and the default."""
+"""Which tensors can be explained: cut points, tokens on their grid, and the default."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import onnx
 
-from cfcam_onnx._graph import Graph, attributes, reads
-
-CHANNELS_SECOND = frozenset(
-    {
-        *("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace"),
-        *("GlobalAveragePool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization"),
-        *("LRN", "MaxPool", "SpaceToDepth"),
-    }
-)
-"""Operators whose channels are the second axis by definition."""
-
-AXES_MOVE = frozenset(
-    {
-        *("Compress", "Einsum", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
-        *("Gemm", "MatMul", "Reshape", "Shape", "Size", "Squeeze", "Tile", "Transpose"),
-        "Unsqueeze",
-    }
-)
-"""Operators that change what an axis means; in all others, equal ranks mean equal axes."""
+from cfcam_onnx._graph import Graph, reads
+from cfcam_onnx._scopes import module_of
+from cfcam_onnx._tokens import find_fold
 
 PASSED_OVER = frozenset(
     {
@@ -35,6 +20,15 @@ PASSED_OVER = frozenset(
     }
 )
 """Operators whose output is no default layer: what they read says as much, on no coarser grid."""
+
+PIECES = frozenset({"Concat", "Gather", "Split"})
+"""Operators that cut a tensor up and put it together again, as a roll is exported."""
+
+TAKING = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "Split"})
+"""Operators by which a head takes single tokens."""
+
+ATTENDING = frozenset({"Attention", "Softmax"})
+"""Operators by which tokens learn of each other."""
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
 """Operators that weigh channels against each other."""
@@ -50,7 +44,12 @@ class Site:
     channels: int
     """Axis of the channels."""
     grid: tuple[int | None, ...]
-    """Sizes of its spatial axes in the trial run; None where they are open and there was none."""
+    """Sizes of its spatial axes in the trial run, tokens laid out in rows and columns; None where
+    they are open and there was none."""
+    prefix: int | None = None
+    """Tokens in front of those on the grid; None where the layer has no tokens of a picture."""
+    module: str = ""
+    """Dotted path of the module that makes it, where the file has one."""
 
     @property
     def least(self) -> int:
@@ -58,29 +57,45 @@ class Site:
         return min((size for size in self.grid if size is not None), default=1 << 30)
 
 
-def site(graph: Graph, name: str, channels: dict[str, int]) -> Site | None:
-    """Return a tensor seen as a layer, or None if it has no spatial axes or no gradient."""
+def site(
+    graph: Graph, name: str, channels: dict[str, int], image: tuple[int, int] | None = None
+) -> Site | None:
+    """Return a tensor seen as a layer, or None if it has no spatial axes or no gradient.
+
+    Parameters
+    ----------
+    graph : Graph
+    name : str
+    channels : dict of str to int
+        What `cfcam_onnx._axes.channel_axes` has found.
+    image : tuple of int, optional
+        Height and width of the picture that tokens would be patches of.
+    """
     shape = graph.sample_shape(name)
     if shape is None or not 3 <= len(shape) <= 5 or not graph.is_float(name):
         return None
-    axis = channels.get(name, 1)
     producer = graph.producer.get(name)
-    kind = "Input" if producer is None else producer.op_type
-    grid = tuple(size for i, size in enumerate(shape) if i not in {0, axis})
-    return Site(name, kind, axis, grid)
+    kind, module = ("Input", "") if producer is None else (producer.op_type, module_of(producer))
+    axes = [channels[name]] if name in channels else [a for a in (1, 2) if shape[a] != 1] or [1]
+    for axis in axes if image and len(shape) == 3 else []:
+        count = shape[3 - axis]
+        fold = None if count is None or image is None else find_fold(count, image)
+        if fold is not None:
+            return Site(name, kind, axis, fold.grid, fold.prefix, module)
+    grid = tuple(size for i, size in enumerate(shape) if i not in {0, axes[0]})
+    return Site(name, kind, axes[0], grid, module=module)
 
 
-def cut_points(graph: Graph, logits: str) -> list[str]:
-    """Return the tensors that every path from the inputs to the logits runs through, in order.
+def cut_points(graph: Graph, logits: str, source: str) -> list[str]:
+    """Return the tensors that every path from an input to the logits runs through, in order.
 
     One pass with a count of what is still to be read: where a single tensor is alive, it is a cut.
     """
-    sources = {info.name for info in graph.inputs}
     nodes = [n for n in graph.needed([logits]) if n.op_type not in {"Shape", "Size"}]
-    flowing = graph.reached(sources, nodes)
+    flowing = graph.reached([source], nodes)
     nodes = [node for node in nodes if flowing.intersection(reads(node))]
     unread = Counter(name for node in nodes for name in flowing.intersection(reads(node)))
-    alive = {name for name in sources if unread[name]}
+    alive = {source} if unread[source] else set()
     cuts: list[str] = []
     for node in nodes:
         for name in flowing.intersection(reads(node)):
@@ -93,127 +108,91 @@ def cut_points(graph: Graph, logits: str) -> list[str]:
     return cuts
 
 
-def channel_axes(graph: Graph) -> dict[str, int]:
-    """Return the axis of the channels of each tensor for which the operators around it tell.
-
-    What convolutions say is spread first, along operators that keep their axes and through
-    transpositions; then the weaker signs of a channels-last model: a dense layer on the last
-    axis, and only then pooling over axes 1 and 2, for the mean over channels in a written-out
-    LayerNormalization looks like a pooling over tokens.
-    """
-    found: dict[str, int] = {}
-    for node in graph.nodes:
-        if node.op_type in CHANNELS_SECOND:
-            found.update({node.input[0]: 1, node.output[0]: 1})
-    _spread(graph, found)
-    for hint in (_dense_hint, _pooling_hint):
-        for node in graph.nodes:
-            axis = hint(graph, node)
-            if axis is not None:
-                found.setdefault(node.input[0], axis)
-        _spread(graph, found)
-    for info in graph.inputs:
-        shape = graph.shape(info.name) or ()
-        if len(shape) >= 4 and info.name not in found:
-            found[info.name] = len(shape) - 1 if shape[-1] in {1, 3, 4} and shape[1] != 3 else 1
-    return found
-
-
-def default_site(graph: Graph, logits: str, sites: list[Site]) -> Site | None:
+def default_site(
+    graph: Graph, logits: str, sites: list[Site], axes: int, channels: dict[str, int]
+) -> Site | None:
     """Return the last place before the grid collapses whose channels are weighed later on.
 
-    That leaves out maps of single classes, in which only one channel has a gradient. Places with
-    as many axes as the model's input go first, then grids of at least 3 positions an axis.
+    That leaves out maps of single classes, in which only one channel has a gradient, and what is
+    only pooled, padded, cut out or rolled. Places with as many axes as the model's input go first,
+    their channels known: the heads of an attention have four axes and no picture on them. Then
+    grids of at least 3 positions an axis do. Where the head takes single tokens, what comes
+    after the last attention has a gradient at those only, and is left out too.
+
+    Parameters
+    ----------
+    graph : Graph
+    logits : str
+    sites : list of Site
+        Those on the paths from one input, in order.
+    axes : int
+        Number of spatial axes of that input.
+    channels : dict of str to int
+        What `cfcam_onnx._axes.channel_axes` has found.
     """
-    rank = len(graph.shape(graph.inputs[0].name) or ())
     weighed = _before(graph, logits, WEIGHTED)
-    plain = [s for s in sites if s.kind not in PASSED_OVER]
+    plain = [
+        place
+        for before, place in pairwise([None, *sites])
+        if place is not None and not _is_moved(graph, before, place)
+    ]
     mixed = [s for s in plain if s.name in weighed] or plain
-    own = [s for s in mixed if len(s.grid) + 2 == rank]
-    for candidates in (_tokens(graph, logits, mixed, own), own, mixed, sites):
+    alike = [s for s in mixed if len(s.grid) == axes]
+    own = [s for s in alike if s.name in channels] or alike
+    if own and _is_taken_from(graph, logits, own[-1]):
+        attended = _before(graph, own[-1].name, ATTENDING)
+        own = [s for s in own if s.name in attended] or own
+    for candidates in (own, mixed, sites):
         fine = [s for s in candidates if s.least >= 3] or candidates
         if fine:
             return fine[-1]
     return None
 
 
-def _tokens(graph: Graph, logits: str, sites: list[Site], maps: list[Site]) -> list[Site]:
-    """Return the token layers (N, T, C) of a transformer: two or more after the last map.
-
-    Where the head picks single tokens, what comes after the last attention has a gradient at those
-    only, and is left out.
-    """
-    after = sites[sites.index(maps[-1]) + 1 :] if maps and len(maps[-1].grid) > 1 else []
-    tokens = [s for s in after if len(s.grid) == 1 and s.channels == 2]
-    if len(tokens) < 2:
-        return []
-    head = graph.needed([logits], leaves=[tokens[-1].name])
-    attended = _before(graph, logits, frozenset({"Softmax"}))
-    picks = any(node.op_type in {"Gather", "Slice"} for node in head)
-    return [s for s in tokens if s.name in attended] if picks else tokens
+def _is_moved(graph: Graph, before: Site | None, place: Site) -> bool:
+    """Whether a place only holds what the one before it does, elsewhere or on a coarser grid."""
+    if place.kind in PASSED_OVER:
+        return True
+    if place.kind not in PIECES or before is None:
+        return False
+    between = graph.needed([place.name], leaves=[before.name])
+    flowing = graph.reached([before.name], between)
+    kinds = {node.op_type for node in between if flowing.intersection(node.output)}
+    return kinds <= PASSED_OVER | PIECES | {"Shape", "Size"}
 
 
-def _before(graph: Graph, logits: str, operators: frozenset[str]) -> set[str]:
-    """Return the tensors that lead to one of the operators, and through it to the logits."""
+def _is_taken_from(graph: Graph, logits: str, place: Site) -> bool:
+    """Whether the head takes single tokens of a place, so that the others have no gradient."""
+    behind = graph.needed([logits], leaves=[place.name])
+    read = {name for node in behind for name in reads(node)}
+    ways = [
+        node
+        for node in behind
+        if node.op_type not in {"Shape", "Size"} and not _takes_tokens(graph, node, place, read)
+    ]
+    return logits not in graph.reached([place.name], ways)
+
+
+def _takes_tokens(graph: Graph, node: onnx.NodeProto, place: Site, read: set[str]) -> bool:
+    """Whether a node keeps as small a part of what it reads as class tokens are of a place."""
+    if node.op_type not in TAKING:
+        return False
+    front = max(place.prefix or 0, 1)
+    whole = math.prod(size or 1 for size in place.grid) + (place.prefix or 0)
+    kept = [_elements(graph, name) for name in node.output if name in read]
+    return all(one * whole <= _elements(graph, node.input[0]) * front for one in kept)
+
+
+def _elements(graph: Graph, name: str) -> float:
+    """Return the numbers that a sample has; not a number, with which nothing compares, if open."""
+    sizes = (graph.sample_shape(name) or (None, None))[1:]
+    return math.prod(math.nan if size is None else size for size in sizes)
+
+
+def _before(graph: Graph, end: str, operators: frozenset[str]) -> set[str]:
+    """Return the tensors that lead to one of the operators, and through it to `end`."""
     found: set[str] = set()
-    for node in reversed(graph.needed([logits])):
+    for node in reversed(graph.needed([end])):
         if node.op_type in operators or found.intersection(node.output):
             found.update(reads(node))
     return found
-
-
-def _spread(graph: Graph, found: dict[str, int]) -> None:
-    """Carry known axes along the graph, forwards and then backwards."""
-    for nodes in (graph.nodes, graph.nodes[::-1], graph.nodes):
-        for node in nodes:
-            for a, b, perm in _links(graph, node):
-                if a in found:
-                    found.setdefault(b, perm.index(found[a]))
-                elif b in found:
-                    found.setdefault(a, perm[found[b]])
-
-
-def _links(graph: Graph, node: onnx.NodeProto) -> Iterable[tuple[str, str, list[int]]]:
-    """Yield an input, an output and a permutation: output axis i is input axis perm[i]."""
-    shape = graph.shape(node.output[0]) if node.output else None
-    if shape is None or len(shape) < 3:
-        return
-    if node.op_type == "Transpose":
-        backwards = list(range(len(shape)))[::-1]
-        yield node.input[0], node.output[0], list(attributes(node).get("perm", backwards))
-    elif node.op_type not in AXES_MOVE:
-        for name in node.input:
-            if name in graph.initializers or len(graph.shape(name) or ()) != len(shape):
-                continue
-            for output in node.output:
-                if output:
-                    yield name, output, list(range(len(shape)))
-
-
-def _dense_hint(graph: Graph, node: onnx.NodeProto) -> int | None:
-    """Return the last axis of a node's first input, if weights or a norm run along it."""
-    last = max(_behind_batch(graph, node), default=None)
-    if last is not None and node.op_type == "MatMul":
-        return last if len(graph.shape(node.input[1]) or ()) == 2 else None
-    if last is not None and node.op_type == "LayerNormalization":
-        return last if attributes(node).get("axis", -1) in {-1, last} else None
-    return None
-
-
-def _pooling_hint(graph: Graph, node: onnx.NodeProto) -> int | None:
-    """Return the one axis behind the batch that a reduction keeps, if it is one."""
-    rest = _behind_batch(graph, node)
-    if not node.op_type.startswith("Reduce"):
-        return None
-    axes = attributes(node).get("axes")
-    if axes is None and len(node.input) > 1:
-        value = graph.value(node.input[1])
-        axes = None if value is None else value.reshape(-1).tolist()
-    kept = rest - {axis % (len(rest) + 1) for axis in axes or ()}
-    return kept.pop() if len(kept) == 1 else None
-
-
-def _behind_batch(graph: Graph, node: onnx.NodeProto) -> set[int]:
-    """Return the axes of a node's first input but the first, if there are several."""
-    shape = graph.shape(node.input[0]) if node.input else None
-    return set(range(1, len(shape))) if shape is not None and len(shape) >= 3 else set()

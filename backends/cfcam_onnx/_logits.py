@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 import onnx
 
 from cfcam_core.errors import InvalidInputError
@@ -15,12 +17,35 @@ TRANSPARENT = frozenset(
 )
 """Operators that may stand behind the Softmax."""
 
-SQUASHING = frozenset({"LogSoftmax", "Sigmoid", "Softmax"})
+SQUASHING = frozenset({"HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax"})
 """Operators whose input is what we call logits."""
+
+LOGARITHMS = (("Exp", "LogSoftmax", "Softmax"), ("Log", "Softmax", "LogSoftmax"))
+"""What an operator behind a squashing one makes of the two."""
+
+
+def without_zip_maps(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model, which is changed, with each ZipMap handing on the scores that it reads.
+
+    Cloud services end their exports with one: a list of dictionaries, class name to probability.
+    """
+    outputs = {info.name: info for info in model.graph.output}
+    for node in model.graph.node:
+        if node.op_type == "ZipMap" and node.domain == "ai.onnx.ml":
+            node.op_type, node.domain = "Identity", ""
+            del node.attribute[:]
+            if node.output[0] in outputs:
+                kind = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None)
+                outputs[node.output[0]].type.CopyFrom(kind)
+    return model
 
 
 def find_logits(
-    graph: Graph, output: str | None = None, trial: str | None = None
+    graph: Graph,
+    output: str | None = None,
+    trial: str | None = None,
+    *,
+    look_through: bool = True,
 ) -> tuple[str, tuple[str, ...]]:
     """Return the tensor of the logits, shape (N, K), and the operators that were looked through.
 
@@ -29,9 +54,12 @@ def find_logits(
     graph : Graph
         A node is added where the logits have more than two axes.
     output : str, optional
-        Name of the output to explain. Default: the first that has the shape of class scores.
+        Name of the output to explain, or of any tensor or node. Default: the first output that
+        has the shape of class scores.
     trial : str, optional
         Why the trial run has taught nothing, if it has not.
+    look_through : bool
+        Whether the input of a closing Softmax or Sigmoid counts, not what it makes of it.
 
     Raises
     ------
@@ -39,9 +67,9 @@ def find_logits(
         There is no such output, or none with one score a class.
     """
     names = [info.name for info in graph.model.graph.output]
-    if output is not None and output not in names:
-        raise InvalidInputError(f"the model has no output {output!r}; it has {', '.join(names)}")
-    candidates = [name for name in ([output] if output else names) if _is_scores(graph, name)]
+    if output is not None:
+        names = [_chosen(graph, output, names)]
+    candidates = [name for name in names if _is_scores(graph, name)]
     if not candidates:
         raise InvalidInputError(
             "this is not a classifier: wanted a float output of shape (N, classes), but the "
@@ -50,7 +78,7 @@ def find_logits(
             + (f"; the trial run failed: {trial}" if trial else "")
         )
     name = min(candidates, key=lambda n: len(graph.shape(n) or ()) != 2)
-    logits, behind = _look_through(graph, name)
+    logits, behind = _look_through(graph, name) if look_through else (name, ())
     shape = graph.shape(logits)
     if shape is not None and len(shape) > 2:
         classes = [size for size in shape[1:] if size != 1] or [1]
@@ -61,14 +89,26 @@ def find_logits(
     return logits, behind
 
 
+def _chosen(graph: Graph, output: str, names: list[str]) -> str:
+    """Return the tensor that the user calls `output`; `names` are the model's outputs."""
+    if output in names or output in graph.producer:
+        return output
+    by_node = {node.name: str(node.output[0]) for node in graph.nodes if node.name}
+    if output in by_node:
+        return by_node[output]
+    close = get_close_matches(output, sorted({*graph.producer, *by_node} - {*names}), n=3)
+    raise InvalidInputError(
+        f"the model has no output {output!r}; it has {', '.join(names)}"
+        + (f"; the closest tensors within are {', '.join(close)}" if close else "")
+    )
+
+
 def _look_through(graph: Graph, name: str) -> tuple[str, tuple[str, ...]]:
     """Return what stands before the closing Softmax, or `name` itself if there is none."""
     at = name
     while at in graph.producer:
         node = graph.producer[at]
-        kind, source = "Softmax", _softmax_written_out(graph, node)
-        if source is None and node.op_type in SQUASHING:
-            kind, source = node.op_type, node.input[0]
+        kind, source = _unsquashed(graph, node)
         if source is not None:
             return (source, (kind,)) if _is_scores(graph, source) else (name, ())
         if node.op_type not in TRANSPARENT:
@@ -77,22 +117,52 @@ def _look_through(graph: Graph, name: str) -> tuple[str, tuple[str, ...]]:
     return name, ()
 
 
-def _softmax_written_out(graph: Graph, node: onnx.NodeProto) -> str | None:
-    """Return x if the node ends ``exp(x) / sum(exp(x))``, with or without the maximum taken off."""
-    if node.op_type != "Div":
-        return None
-    top, bottom = (graph.producer.get(name) for name in node.input)
-    if top is None or bottom is None or top.op_type != "Exp" or bottom.op_type != "ReduceSum":
-        return None
-    if bottom.input[0] != node.input[0]:
-        return None
-    shifted = graph.producer.get(top.input[0])
-    if shifted is not None and shifted.op_type == "Sub":
-        maximum = graph.producer.get(shifted.input[1])
-        same = maximum is not None and maximum.input[0] == shifted.input[0]
-        if maximum is not None and maximum.op_type == "ReduceMax" and same:
-            return str(shifted.input[0])
-    return str(top.input[0])
+def _unsquashed(graph: Graph, node: onnx.NodeProto) -> tuple[str, str | None]:
+    """Return which squashing ends with a node, and what it reads; None if none does."""
+    inner = graph.producer.get(node.input[0]) if node.input else None
+    for outside, inside, both in LOGARITHMS:
+        if node.op_type == outside and inner is not None:
+            kind, source = _squashed_at_once(graph, inner)
+            if kind == inside:
+                return both, source
+    return _squashed_at_once(graph, node)
+
+
+def _squashed_at_once(graph: Graph, node: onnx.NodeProto) -> tuple[str, str | None]:
+    """Return the same where no logarithm is taken of it."""
+    if node.op_type in SQUASHING:
+        return node.op_type, node.input[0]
+    if node.op_type == "Div":  # exp(x) / sum(exp(x))
+        top, bottom = node.input
+        source = _read_by(graph, top, "Exp")
+        if source is not None and _read_by(graph, bottom, "ReduceSum") == top:
+            return "Softmax", _unshifted(graph, source)
+    if node.op_type == "Sub":  # x - log(sum(exp(x)))
+        source, total = node.input
+        ways = (("ReduceLogSumExp",), ("Log", "ReduceSum", "Exp"))
+        if source in {_read_by(graph, total, *way) for way in ways}:
+            return "LogSoftmax", _unshifted(graph, source)
+    return "", None
+
+
+def _unshifted(graph: Graph, name: str) -> str:
+    """Return x where the tensor is ``x - max(x)``, else itself."""
+    node = graph.producer.get(name)
+    if node is not None and node.op_type == "Sub":
+        x, maximum = node.input
+        if _read_by(graph, maximum, "ReduceMax") == x:
+            return str(x)
+    return name
+
+
+def _read_by(graph: Graph, name: str, *operators: str) -> str | None:
+    """Return what the last of these operators reads, the first of which makes the tensor."""
+    for op_type in operators:
+        node = graph.producer.get(name)
+        if node is None or node.op_type != op_type:
+            return None
+        name = node.input[0]
+    return name
 
 
 def _is_scores(graph: Graph, name: str) -> bool:

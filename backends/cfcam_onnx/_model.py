@@ -5,6 +5,7 @@ Nothing is run here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -15,14 +16,27 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
 from cfcam_core.errors import InvalidInputError, UnsupportedOpError
-from cfcam_onnx._graph import PREFIX, STANDARD, Graph, attributes, everywhere, operator, opset_of
-from cfcam_onnx._rules import RULES, ZERO_GRADIENT
+from cfcam_onnx._graph import (
+    PREFIX,
+    STANDARD,
+    Graph,
+    attributes,
+    everywhere,
+    operator,
+    opset_of,
+    reads,
+)
+from cfcam_onnx._ranks import check_ranks
+from cfcam_onnx._rules import INTEGER_ARITHMETIC, RULES, ZERO_GRADIENT
 
 LEAST_OPSET = 16
 """First operator set in which ScatterElements adds, as the gradient of a MaxPool must."""
 
 TARGET_OPSET = 17
 """Operator set that older models are converted to."""
+
+LOOPS = frozenset({"Range", "SequenceMap"})
+"""Operators that ONNX defines by a Loop: slow, and no gradient comes of it."""
 
 RUNTIME_DOMAINS = frozenset({*STANDARD, "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 """Operator domains that onnxruntime brings along."""
@@ -45,6 +59,7 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
         model = onnx.inliner.inline_local_functions(model)
     _refuse_unknown(model)
     _name_split_outputs(model)
+    _drop_unread_inputs(model.graph)
     del model.graph.value_info[:]
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
@@ -52,6 +67,8 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
         for size in info.type.tensor_type.shape.dim:
             if size.dim_value < 0:
                 size.ClearField("dim_value")
+    check_ranks(model.graph)
+    _refuse_crashing(model)
     opset = opset_of(model)
     if opset < LEAST_OPSET:
         try:
@@ -67,7 +84,7 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
         _round_as_before(model)
     model = _without_compositions(model)
     model.ir_version = max(model.ir_version, 8)
-    return shape_inference.infer_shapes(model, data_prop=True)
+    return shape_inference.infer_shapes(model)  # the trial run shows more, and has limits
 
 
 def _name_split_outputs(model: onnx.ModelProto) -> None:
@@ -77,6 +94,15 @@ def _name_split_outputs(model: onnx.ModelProto) -> None:
             named = next(filter(None, node.output))
             for i, name in enumerate(node.output):
                 node.output[i] = name or f"{PREFIX}{named}/unread_{i}"
+
+
+def _drop_unread_inputs(graph: onnx.GraphProto) -> None:
+    """Drop the inputs that nothing reads: tf2onnx lists constants of the model among them."""
+    read = {name for node in graph.node for name in reads(node)} | {o.name for o in graph.output}
+    kept = [info for info in graph.input if info.name in read]
+    if kept:
+        del graph.input[:]
+        graph.input.extend(kept)
 
 
 def _round_as_before(model: onnx.ModelProto) -> None:
@@ -151,10 +177,16 @@ def _without_compositions(model: onnx.ModelProto) -> onnx.ModelProto:
     opset = opset_of(model)
     for _ in range(4):  # a definition may use another composition
         found = {node.op_type for node in model.graph.node if node.domain in STANDARD}
-        unknown = found - RULES.keys() - ZERO_GRADIENT
+        unknown = found - RULES.keys() - ZERO_GRADIENT - INTEGER_ARITHMETIC
         composed = [("", name) for name in sorted(unknown) if _is_composed(name, opset)]
         if not composed:
             break
+        noted = {info.name for info in (*model.graph.value_info, *model.graph.input)}
+        model.graph.value_info.extend(  # the inliner does not look at weights for their types
+            helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+            for weight in model.graph.initializer
+            if weight.name not in noted
+        )
         model = onnx.inliner.inline_selected_functions(
             model, composed, inline_schema_functions=True
         )
@@ -162,7 +194,7 @@ def _without_compositions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _is_composed(name: str, opset: int) -> bool:
-    if not onnx.defs.has(name, opset, ""):
+    if name in LOOPS or not onnx.defs.has(name, opset, ""):
         return False
     schema = onnx.defs.get_schema(name, max_inclusive_version=opset)
     return bool(schema.has_function or schema.has_context_dependent_function)
@@ -179,6 +211,18 @@ def _refuse_unknown(model: onnx.ModelProto) -> None:
         )
 
 
+def _refuse_crashing(model: onnx.ModelProto) -> None:
+    """Refuse an integer division by -1: the processor stops at that of the smallest integer."""
+    graph = Graph(model)
+    for node in graph.nodes:
+        if node.op_type in {"Div", "Mod"} and len(node.input) == 2:
+            by = graph.value(node.input[1])
+            if by is not None and by.dtype.kind == "i" and (by == -1).any():
+                raise InvalidInputError(
+                    f"the model divides integers by -1, at {node.name or node.output[0]!r}, which "
+                    "may end the process; export it with a multiplication"
+                )
+
+
 def _counted(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(f"{name} ({listed.count(name)}x)" for name in sorted(set(listed)))
+    return ", ".join(f"{name} ({count}x)" for name, count in sorted(Counter(names).items()))

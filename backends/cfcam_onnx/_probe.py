@@ -20,7 +20,8 @@ from onnx import helper
 from cfcam_core.errors import InvalidInputError
 from cfcam_onnx._emit import SHARED_UP_TO
 from cfcam_onnx._graph import PREFIX, Dim, Graph, Shape, attributes
-from cfcam_onnx._session import Session
+from cfcam_onnx._limits import Bounds, Limits
+from cfcam_onnx._session import Session, StillRunningError
 
 BATCHES = (2, 3)
 """Batch sizes that take turns, where the batch is open."""
@@ -54,16 +55,6 @@ OPEN_VOLUMES: list[list[tuple[int, ...]]] = [
 ]
 """The same for three open axes of an input that has five: depth, height and width."""
 
-LARGEST_SAMPLE = 1 << 22
-"""Elements of one sample up to which a trial run is affordable: an RGB image of 1182 x 1182."""
-
-LARGEST_TRIAL = 1 << 26
-"""Elements of one input of a trial run, its batch included: 445 RGB images of 224 x 224. A file may
-declare any batch, and memory is not to run out."""
-
-TRIAL_SECONDS = 30.0
-"""Time that one trial run may take; a file may ask for a loop without end."""
-
 
 def is_incomplete(graph: Graph) -> bool:
     """Return whether shape inference has left anything open but the batch, or may be wrong.
@@ -81,7 +72,9 @@ def is_incomplete(graph: Graph) -> bool:
     )
 
 
-def probe(graph: Graph, outputs: list[str], *, threads: int | None = None) -> str | None:
+def probe(
+    graph: Graph, outputs: list[str], *, threads: int | None = None, limits: Limits | None = None
+) -> str | None:
     """Run the model and let the graph learn from it.
 
     Returns
@@ -89,6 +82,7 @@ def probe(graph: Graph, outputs: list[str], *, threads: int | None = None) -> st
     str or None
         Why nothing was learned, if so: the model does not run, takes too long or too much memory.
     """
+    limits = limits or Limits()
     nodes = graph.needed(outputs)
     flowing = [node for node in nodes if node.op_type not in {"Shape", "Size"}]
     varying = graph.reached([v.name for v in graph.inputs], flowing)
@@ -101,22 +95,23 @@ def probe(graph: Graph, outputs: list[str], *, threads: int | None = None) -> st
             providers=["CPUExecutionProvider"],
             threads=threads,
             optimize=False,
+            bounds=Bounds(limits.memory, limits.trial_seconds),
         )
     except InvalidInputError as error:
         return str(error)
     failure = "no sizes to try are known for its open axes"
     for plan in _plans(graph):
         shapes = [_shapes(graph, batch, sizes) for batch, sizes in plan]
-        if any(_is_too_large(shape) for shape in shapes[-1].values()):
+        if any(_is_too_large(shape, limits) for shape in shapes[-1].values()):
             return f"inputs of shapes {shapes[-1]} are too large for one"
         feeds = [_noise(graph, shape) for shape in shapes]
         try:
-            runs = [session(feed, seconds=TRIAL_SECONDS) for feed in feeds]
+            runs = [session(feed) for feed in feeds]
+        except StillRunningError as error:
+            return str(error)
         except InvalidInputError as error:
             failure = str(error)
             continue
-        except TimeoutError as error:
-            return str(error)
         count, names = len(tensors), [*feeds[0], *tensors]
         seen = [
             [*(array.shape for array in feed.values()), *(tuple(s.tolist()) for s in run[:count])]
@@ -161,8 +156,8 @@ def _shapes(graph: Graph, batch: int, sizes: tuple[int, ...]) -> dict[str, tuple
     return found
 
 
-def _is_too_large(shape: tuple[int, ...]) -> bool:
-    return math.prod(shape[1:]) > LARGEST_SAMPLE or math.prod(shape) > LARGEST_TRIAL
+def _is_too_large(shape: tuple[int, ...], limits: Limits) -> bool:
+    return math.prod(shape[1:]) > limits.trial_sample or math.prod(shape) > limits.trial_elements
 
 
 def _noise(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
@@ -183,15 +178,18 @@ def _instrumented(
     model.CopyFrom(graph.model)
     for field in ("output", "node", "input", "initializer"):
         model.graph.ClearField(field)
-    model.graph.node.extend(nodes)
     model.graph.input.extend(graph.inputs)
     model.graph.initializer.extend(graph.initializers.values())
-    for i, name in enumerate(tensors):
-        shape = graph.own(f"{PREFIX}shape_{i}")
-        model.graph.node.append(helper.make_node("Shape", [name], [shape]))
-        model.graph.output.append(
-            helper.make_tensor_value_info(shape, onnx.TensorProto.INT64, None)
+    shapes = {name: graph.own(f"{PREFIX}shape_{i}") for i, name in enumerate(tensors)}
+    for node in nodes:  # each shape is taken at once, so that no tensor waits for it
+        model.graph.node.append(node)
+        model.graph.node.extend(
+            helper.make_node("Shape", [name], [shapes[name]]) for name in node.output if name
         )
+    model.graph.output.extend(
+        helper.make_tensor_value_info(shapes[name], onnx.TensorProto.INT64, None)
+        for name in tensors
+    )
     for name in small:
         model.graph.output.append(helper.make_tensor_value_info(name, graph.elem_type(name), None))
     return model

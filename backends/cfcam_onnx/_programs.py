@@ -30,11 +30,10 @@ GRADIENT = f"{PREFIX}gradient"
 What these three are called in a program is ``graph.own(...)``."""
 
 
-def forward_program(graph: Graph, logits: str) -> onnx.ModelProto:
-    """Return the model up to the logits."""
-    return _assemble(
-        graph, graph.needed([logits]), None, _user_inputs(graph), [_info(graph, logits)]
-    )
+def forward_program(graph: Graph, *outputs: str) -> onnx.ModelProto:
+    """Return the model up to the logits, or to any tensors."""
+    infos = [_info(graph, name) for name in outputs]
+    return assemble(graph, graph.needed(outputs), None, _user_inputs(graph), infos)
 
 
 def tail_program(graph: Graph, logits: str, target: str) -> onnx.ModelProto:
@@ -50,7 +49,7 @@ def tail_program(graph: Graph, logits: str, target: str) -> onnx.ModelProto:
             nodes.append(node)
     others = [info for info in _user_inputs(graph) if info.name != target]
     inputs = [*others, _info(graph, target)]
-    return _assemble(graph, nodes, None, inputs, [_info(graph, logits)])
+    return assemble(graph, nodes, None, inputs, [_info(graph, logits)])
 
 
 def gradient_program(graph: Graph, logits: str, targets: Sequence[str]) -> onnx.ModelProto:
@@ -87,7 +86,7 @@ def gradient_program(graph: Graph, logits: str, targets: Sequence[str]) -> onnx.
         helper.make_tensor_value_info(flag, TensorProto.BOOL, []),
     ]
     outputs = [_info(graph, logits), *activations, *gradients]
-    return _assemble(graph, graph.needed([logits, *targets]), emit, inputs, outputs)
+    return assemble(graph, graph.needed([logits, *targets]), emit, inputs, outputs)
 
 
 def problems_from(graph: Graph, logits: str, targets: Sequence[str]) -> Problems:
@@ -100,15 +99,19 @@ def _seed(emit: Emitter, logits: str) -> Tensor:
     """Return the cotangent to start from: the one given, or one for the largest logit."""
     scores = emit.tensor(logits)
     top = emit.op("ArgMax", scores, axis=1, keepdims=1, dtype=np.int64)
-    size = emit.op("Gather", emit.shape_of(scores), emit.const(np.int64(1)), axis=0)
-    classes = emit.op("Range", emit.const(np.int64(0)), size, emit.const(np.int64(1)))
-    one_hot = emit.cast(emit.op("Equal", classes, top, dtype=np.bool_), scores.dtype)
     own = emit.graph.own
     flag, given = (Tensor(emit, own(n), scores.dtype) for n in (EXPLAIN_TOP, COTANGENT))
-    return emit.where(flag, one_hot, given)
+    return emit.where(flag, one_hot(emit, scores, top), given)
 
 
-def _assemble(
+def one_hot(emit: Emitter, scores: Tensor, index: Tensor) -> Tensor:
+    """Return the cotangent (N, K) of the logit of one class a row; `index` is (N, 1)."""
+    size = emit.op("Gather", emit.shape_of(scores), emit.const(np.int64(1)), axis=0)
+    classes = emit.op("Range", emit.const(np.int64(0)), size, emit.const(np.int64(1)))
+    return emit.cast(emit.op("Equal", classes, index, dtype=np.bool_), scores.dtype)
+
+
+def assemble(
     graph: Graph,
     nodes: Sequence[onnx.NodeProto],
     emit: Emitter | None,

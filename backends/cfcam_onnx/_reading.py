@@ -5,11 +5,10 @@ Nothing is run here, and nothing of the user's is written to.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,14 @@ import onnx.version_converter
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from cfcam_core.errors import CfcamError, InvalidInputError
-from cfcam_onnx._graph import STANDARD, everywhere, operator, reads
+from cfcam_onnx._external import Beside, is_elsewhere
+from cfcam_onnx._limits import Limits
+from cfcam_onnx._sparse import write_out
+from cfcam_onnx._structure import check_size, parts, put_in_order
 from cfcam_onnx._weights import Weights, bring_in, take_out
 
-MOST_NODES = 1_000_000
-"""Nodes that a model may have with its functions written out. The largest exports have some ten
-thousand; a few functions that call each other make more than any memory holds."""
+LARGEST_MESSAGE = (1 << 31) - 1
+"""Bytes that a protobuf message may have; weights beside it have no such bound."""
 
 FAULTS: tuple[type[Exception], ...] = (
     onnx.checker.ValidationError,
@@ -47,14 +48,18 @@ class Source:
     """May be changed; its nodes are in order, and its large weights are inputs."""
     weights: Weights
     """What those inputs are."""
+    path: Path | None = None
+    """Its file, if it came in one."""
 
 
-def read_model(model: Any) -> Source:
+def read_model(model: Any, limits: Limits | None = None) -> Source:
     """Return the model, and its large weights apart.
 
     Parameters
     ----------
     model : str, path, bytes or onnx.ModelProto
+        What has been read already comes back as it is.
+    limits : Limits, optional
 
     Raises
     ------
@@ -62,19 +67,24 @@ def read_model(model: Any) -> Source:
         The file is missing or empty, is no ONNX model, keeps its weights outside its own folder,
         reads tensors that nothing makes, runs in a circle, or grows without bounds.
     """
-    folders: list[Path] = []
+    if isinstance(model, Source):
+        return model
+    limits = limits or Limits()
+    folders: tuple[Path, ...] = ()
+    path = None
     if isinstance(model, str | PathLike):
         path = Path(fspath(model))
         where = f"{str(path)!r}"
         if not path.is_file():
             raise InvalidInputError(f"there is no model file {where}; check the path")
         proto = _parse(path, where)
-        folders = [path.parent, path.resolve().parent]  # of a link: where it leads, too
+        folders = (path.parent.resolve(), path.resolve().parent)  # of a link: where it leads, too
     elif isinstance(model, bytes):
         where = f"the {len(model)} bytes"
         proto = _parse(model, where)
     elif isinstance(model, onnx.ModelProto):
         where = "the ModelProto"
+        deque(parts(model, limits, where), maxlen=0)  # what is too deep cannot be copied
         proto = onnx.ModelProto()
         proto.CopyFrom(model)
     else:
@@ -87,20 +97,19 @@ def read_model(model: Any) -> Source:
             f"{where} holds no ONNX graph with nodes and outputs; export the model again, or "
             "copy it again in full"
         )
-    if any(map(_is_garbled, _parts(proto))):
-        raise InvalidInputError(f"{where} has names that are no text; copy the model again in full")
-    weights = take_out(proto, folders, where)
-    for part in _parts(proto):
-        external = onnx.TensorProto.EXTERNAL
-        if isinstance(part, onnx.TensorProto) and part.data_location == external:
-            bring_in(part, folders, where)
-    if _nodes_in_full(proto) > MOST_NODES:
-        raise InvalidInputError(
-            f"{where} has more than {MOST_NODES:,} nodes once its functions are written out; "
-            "export it without functions"
-        )
-    _put_in_order(proto.graph, where)
-    return Source(proto, weights)
+    odd = [part for part in parts(proto, limits, where) if _is_odd(part)]
+    check_size(proto, limits, where)
+    put_in_order(proto.graph, where)
+    sparse = sum(isinstance(part, onnx.SparseTensorProto) for part in odd)
+    if sparse:
+        write_out(proto, sparse, limits, where)
+    beside = Beside(where, folders)
+    weights = take_out(proto, beside, limits)
+    if len(odd) > sparse:
+        bring_in(filter(is_elsewhere, parts(proto, limits, where)), beside)
+    slim = onnx.ModelProto()
+    slim.CopyFrom(proto)  # what was taken out is freed with the message that it was read into
+    return Source(slim, weights, path)
 
 
 @contextmanager
@@ -135,6 +144,12 @@ def blaming(source: onnx.ModelProto) -> Iterator[None]:
 
 
 def _parse(source: Path | bytes, where: str) -> onnx.ModelProto:
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if size > LARGEST_MESSAGE:
+        raise InvalidInputError(
+            f"{where} has {size:,} bytes; an ONNX model has at most {LARGEST_MESSAGE:,}. Export it "
+            "with its weights in another file"
+        )
     try:
         if isinstance(source, bytes):
             return onnx.load_model_from_string(source)
@@ -146,83 +161,5 @@ def _parse(source: Path | bytes, where: str) -> onnx.ModelProto:
         ) from error
 
 
-def _parts(message: Message) -> Iterator[Message]:
-    """Yield the message and all that it is made of: nodes, attributes, functions, weights."""
-    yield message
-    if isinstance(message, onnx.TensorProto):  # large, and only data in it
-        return
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for part in [value] if isinstance(value, Message) else value:
-                yield from _parts(part)
-
-
-def _is_garbled(message: Message) -> bool:
-    """Whether a name is no text: protobuf then hands out bytes."""
-    if isinstance(message, onnx.TensorProto):
-        return isinstance(message.name, bytes)
-    return any(
-        isinstance(text, bytes)
-        for field, value in message.ListFields()
-        if field.type == field.TYPE_STRING and field.name != "doc_string"
-        for text in ([value] if isinstance(value, str | bytes) else value)
-    )
-
-
-def _nodes_in_full(model: onnx.ModelProto) -> float:
-    """Return the number of nodes with all functions written out; infinite if one calls itself."""
-    bodies = {
-        (f.name if f.domain in STANDARD else f"{f.domain}.{f.name}", f.overload): f.node
-        for f in model.functions
-    }
-    sizes: dict[tuple[str, str], float] = {}
-
-    def size(nodes: Iterable[onnx.NodeProto]) -> float:
-        return sum(1 + called((operator(node), node.overload)) for node in everywhere(nodes))
-
-    def called(function: tuple[str, str]) -> float:
-        if function not in bodies:
-            return 0
-        if function not in sizes:
-            sizes[function] = math.inf  # holds while its body is counted
-            sizes[function] = size(bodies[function])
-        return sizes[function]
-
-    try:
-        return size(model.graph.node)
-    except RecursionError:
-        return math.inf
-
-
-def _put_in_order(graph: onnx.GraphProto, where: str) -> None:
-    """Sort the nodes, unless each stands behind those that it reads from already."""
-    given = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-    given |= {t.values.name for t in graph.sparse_initializer}
-    maker = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
-    wanted = [(name, f"node {_called(node)}") for node in graph.node for name in reads(node)]
-    for name, reader in [*wanted, *((v.name, "an output") for v in graph.output)]:
-        if name not in given and name not in maker:
-            raise InvalidInputError(
-                f"{where} is incomplete: {reader} needs the tensor {name!r}, which no node makes; "
-                "export the model again"
-            )
-    sources = {
-        i: {maker[name] for name in reads(node) if name in maker}
-        for i, node in enumerate(graph.node)
-    }
-    if all(source < i for i, found in sources.items() for source in found):
-        return
-    try:
-        order = list(TopologicalSorter(sources).static_order())
-    except CycleError as error:
-        ring = " -> ".join(_called(graph.node[i]) for i in error.args[1])
-        raise InvalidInputError(
-            f"{where} runs in a circle: {ring}; export the model again"
-        ) from error
-    nodes = onnx.GraphProto(node=[graph.node[i] for i in order]).node
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def _called(node: onnx.NodeProto) -> str:
-    return repr(node.name or next(iter(node.output), operator(node)))
+def _is_odd(part: Message) -> bool:
+    return is_elsewhere(part) or isinstance(part, onnx.SparseTensorProto)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import cfcam_core as cfcam
-from cfcam_core.cli import INTERRUPTED
+from cfcam_core.cli import INTERRUPTED, exporting
 from cfcam_core.cli.explaining import Job, run
 from cfcam_core.cli.inputs import open_file, read_labels
 from cfcam_core.cli.tables import put, show
@@ -138,12 +138,26 @@ def explain(
         ),
     ] = None,
     provider: ProviderOption = None,
+    activations: Annotated[
+        str | None,
+        typer.Option(help="Output of a model that has its gradients inside: the layer."),
+    ] = None,
+    gradients: Annotated[str | None, typer.Option(help="Output: the gradients there.")] = None,
+    scores: Annotated[str | None, typer.Option(help="Output: the logits.")] = None,
+    class_index: Annotated[str | None, typer.Option(help="Input: the class.")] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the results; made if missing.")
     ] = Path("cfcam-out"),
 ) -> None:
     """Write a heatmap over each image (.cfcam.png) and everything behind it (.cfcam.npz)."""
-    options: dict[str, Any] = {"providers": provider} if provider else {}
+    named = {
+        "providers": provider,
+        "activations": activations,
+        "gradients": gradients,
+        "scores": scores,
+        "class_index": class_index,
+    }
+    options: dict[str, Any] = {name: value for name, value in named.items() if value}
     with _one_line_errors():
         if preset and method != "cf-cam":
             typer.echo(f"note: --preset {preset} is for cf-cam; {method} has none", err=True)
@@ -168,22 +182,58 @@ def layers(
 ) -> None:
     """List the layers that can be explained, in the order of execution, the default marked."""
     with _one_line_errors():
-        rows = [
+        found = open_file(model).layers()
+        titles: tuple[str, ...] = ("#", "layer", "shape", "kind", "module", "")
+        rows: list[tuple[str, ...]] = [
             (
                 str(index),
                 layer.name,
                 " x ".join("?" if n is None else str(n) for n in layer.shape),
                 layer.kind,
+                layer.module,
                 "default" if layer.is_default else "",
             )
-            for index, layer in enumerate(open_file(model).layers())
+            for index, layer in enumerate(found)
         ]
+        if not any(layer.module for layer in found):
+            titles, *rows = [(*row[:4], row[5]) for row in (titles, *rows)]
         if not rows:
             raise cfcam.LayerNotFoundError(
                 f"{str(model)!r} has no layer with a spatial grid that all paths run through; "
                 "a tensor between can still be named: cfcam explain --layer NAME"
             )
-        show(("#", "layer", "shape", "kind", ""), rows)
+        show(titles, rows)
+
+
+@app.command()
+def export(
+    *,
+    model: Annotated[Path, typer.Argument(help="Model file, such as model.onnx.")],
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            "--layer",
+            "-l",
+            help="Layer to look at: a name, or a number of `cfcam layers`. Default: chosen.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File to write. Default: model.explain.onnx, here."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(help="Output of the model to explain. Default: chosen.")
+    ] = None,
+    with_map: Annotated[
+        bool, typer.Option("--with-map", help="Make the Grad-CAM map inside the file, too.")
+    ] = False,
+) -> None:
+    """Write a model that any runtime explains with: logits, activations, gradients."""
+    with _one_line_errors():
+        options = {} if output is None else {"output": output}
+        opened = open_file(model, **options)
+        place = out or exporting.export_path(model)
+        put(exporting.export(opened, place, layer=layer, with_map=with_map))
 
 
 @app.command()

@@ -164,7 +164,8 @@ def _row(
     index = int(explanation.targets[0])
     name = (labels or {}).get(index, "")
     logit = part = "-"
-    if explanation.scores is not None:
+    known = index >= 0  # a model that has its gradients inside may not say of which class
+    if known and explanation.scores is not None:
         scores = explanation.scores[0].astype(np.float64)
         logit = f"{scores[index]:.3f}"
         if share == "sigmoid":
@@ -172,7 +173,8 @@ def _row(
         elif len(scores) > 1:  # of a single logit the softmax is always 1: no news
             part = f"{np.exp(-np.logaddexp.reduce(scores - scores[index])):.1%}"
     status = explanation.status[0]
-    return (str(image), f"{index} {name}".strip(), logit, part, explanation.layer, status)
+    called = f"{index} {name}".strip() if known else "not known"
+    return (str(image), called, logit, part, explanation.layer, status)
 
 
 def _brief(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:

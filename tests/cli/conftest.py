@@ -29,6 +29,7 @@ class Tiny:
         self.input_shape = tuple(spec.get("shape", (None, 3, 16, 16)))
         self.input_layout = spec.get("layout", "channels_first")
         self.extra_layers = spec.get("layers", [])
+        self.module = spec.get("module", "")
         self.blank = spec.get("blank", False)
         self.fault = spec.get("fault")
         self.is_token_model = spec.get("tokens", False)
@@ -39,7 +40,8 @@ class Tiny:
         self.head = rng.normal(size=(spec.get("classes", 4), 12)).astype("f")
 
     def layers(self):
-        own = [] if self.only_extra else [Layer("relu/out", (None, 12, 4, 4), "Relu", True)]
+        last = Layer("relu/out", (None, 12, 4, 4), "Relu", True, self.module)
+        own = [] if self.only_extra else [last]
         return [*(Layer(n, (None, 12, 4, 4), "Conv") for n in self.extra_layers), *own]
 
     def forward(self, x):

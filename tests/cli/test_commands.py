@@ -28,6 +28,14 @@ def test_layers_are_listed_whole_with_the_default_marked(cfcam, model):
     assert last.endswith("default")
 
 
+def test_modules_are_listed_where_a_layer_has_one(cfcam, model):
+    done = cfcam("layers", model(layers=["first"], module="body.relu"))
+    header, first, last = (line.split() for line in done.stdout.splitlines())
+    assert header == ["#", "layer", "shape", "kind", "module"]
+    assert first[-1] == "Conv"
+    assert last[-3:] == ["Relu", "body.relu", "default"]
+
+
 def test_layers_of_a_bad_model(cfcam, model):
     done = cfcam("layers", model(error="it is torn"))
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: it is torn\n")

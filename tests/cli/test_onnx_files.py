@@ -67,6 +67,51 @@ def test_layers_and_maps_of_an_onnx_file(cfcam, onnx_file, photo, tmp_path):
     assert f"{share:.1%}" in done.stdout
 
 
+def test_tokens_are_laid_over_the_picture(cfcam, photo, tmp_path):
+    """Patches of 4 x 4 behind a class token; the class is how red they are on the whole."""
+    rng = np.random.default_rng(0)
+    patches = np.zeros((3, 3, 4, 4), np.float32)
+    patches[range(3), range(3)] = 1 / 16
+    weights = {
+        "patches": patches,
+        "rows": np.array([0, 3, 64]),
+        "token": rng.standard_normal((1, 1, 3)).astype(np.float32),
+        "front": np.array([1]),
+        "end": np.array([65]),
+        "head": np.eye(3, dtype=np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "patches"], ["map"], strides=[4, 4]),
+        helper.make_node("Reshape", ["map", "rows"], ["columns"]),
+        helper.make_node("Transpose", ["columns"], ["patch_tokens"], perm=[0, 2, 1]),
+        helper.make_node("Concat", ["token", "patch_tokens"], ["all"], axis=1),
+        helper.make_node("Relu", ["all"], ["tokens"]),
+        helper.make_node("MatMul", ["tokens", "head"], ["mixed"]),
+        helper.make_node("Slice", ["mixed", "front", "end", "front"], ["last"]),
+        helper.make_node("ReduceMean", ["last"], ["scores"], axes=[1], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "patches",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 32, 32])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 3])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    path = tmp_path / "tokens.onnx"
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    done = cfcam(
+        *("explain", photo(), "--model", path, "--target", "0", "--layer", "tokens"),
+        *("--preprocess", "unit", "--method", "grad-cam"),
+    )
+    assert done.returncode == 0, done.stderr
+    explanation = cfcam_core.Explanation.load(tmp_path / "cfcam-out/photo.cfcam.npz")
+    assert explanation.maps.shape == (1, 8, 8)
+    row, column = np.unravel_index(explanation.heatmaps[0].argmax(), (32, 32))
+    assert 4 <= row < 13  # the photo's red square, as above
+    assert 21 <= column < 30
+
+
 def test_a_model_of_bytes_gets_the_pixels(cfcam, onnx_file, tmp_path):
     picture = np.random.default_rng(0).integers(0, 65536, (50, 70, 3), np.uint16)
     cv2.imwrite(str(tmp_path / "deep.png"), picture)

@@ -67,7 +67,7 @@ def test_nothing_is_written_to_the_model(small: Any, tmp_path: Path) -> None:
 
 def test_the_graph_stays_standard_onnx(small: Any) -> None:
     backend = opened(small())
-    program = backend._program("gradient", "stem")
+    program = backend._sessions.program("gradient", "stem")
     onnx.checker.check_model(program, full_check=True)
     assert {node.domain for node in program.graph.node} == {""}
     forward = [node.SerializeToString() for node in small().graph.node]
@@ -156,9 +156,9 @@ def test_the_input_size_is_that_of_the_layers_own_input(net: Any) -> None:
     assert backend.capture(feeds, layer="other").input_size == (9, 7)
 
 
-def test_tokens_have_no_input_size(net: Any) -> None:
+def test_tokens_of_no_grid_have_no_input_size(net: Any) -> None:
     n = net("N", 3, 6, 6)
-    tokens = n.add("Reshape", n.conv(n.x, 3, 4), np.array([0, 4, 36]), name="tokens")
+    tokens = n.add("Reshape", n.conv(n.x, 3, 4), np.array([0, 2, 72]), name="tokens")
     backend = opened(n.model(n.add("MatMul", n.add("Flatten", tokens), n.normal(144, 5))))
     assert backend.capture(images(1, 3, 6, 6), layer="tokens").input_size is None
 
@@ -167,7 +167,7 @@ def test_programs_of_ours_are_models_too(small: Any) -> None:
     backend, x = opened(small()), images()
     wanted = backend.capture(x)
     for kind in ("forward", "gradient"):
-        again = opened(backend._program(kind, "last"))
+        again = opened(backend._sessions.program(kind, "last"))
         feeds: Any = {"x": x}
         if kind == "gradient":
             feeds["cfcam/cotangent"] = np.zeros((len(x), 5), np.float32)

@@ -137,7 +137,7 @@ def test_an_input_without_a_shape(small: Any) -> None:
 def test_our_own_errors_are_not_blamed_on_a_valid_model(
     where: str, small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise KeyError("ours")
 
     monkeypatch.setattr(f"cfcam_onnx._classifier.{where}", broken)
@@ -152,7 +152,7 @@ def test_our_own_errors_while_a_program_is_made(
         raise KeyError("ours")
 
     backend = cfcam_onnx.open_model(small(), threads=1)
-    monkeypatch.setattr("cfcam_onnx._backend.gradient_program", broken)
+    monkeypatch.setattr("cfcam_onnx._sessions.gradient_program", broken)
     (output,) = backend._model.graph.model.graph.output
     output.type.tensor_type.ClearField("shape")  # what we work on may lack what the checker wants
     with pytest.raises(KeyError, match="ours"):

@@ -40,6 +40,41 @@ def test_default_layer_is_before_pools(
     assert default_of(opened(n.model(n.head(x, 4)))) == wanted
 
 
+def rolled(n: Any, x: str) -> str:
+    """Return the rows of `x` one on, as PyTorch exports it."""
+    ends = [np.array([value]) for value in (1, 1 << 60, 2)]
+    first = n.add("Slice", x, np.array([0]), np.array([1]), np.array([2]))
+    return str(n.add("Concat", n.add("Slice", x, *ends), first, axis=2))
+
+
+def padded_and_cut(n: Any, x: str) -> str:
+    wide = n.add("Pad", x, np.array([0, 0, 1, 1, 0, 0, 1, 1]))
+    return str(n.add("Slice", wide, np.array([1, 1]), np.array([-1, -1]), np.array([2, 3])))
+
+
+MOVES = {
+    "rolled": rolled,
+    "rolled and pooled": lambda n, x: n.add("MaxPool", rolled(n, x), kernel_shape=[2, 2]),
+    "padded and cut": padded_and_cut,
+    "channels shuffled": lambda n, x: n.add("Gather", x, np.array([3, 1, 0, 2]), axis=1),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_default_layer_is_before_moves(net: Any, move: str) -> None:
+    n = net("N", 3, 8, 8)
+    moved = MOVES[move](n, n.add("Relu", n.conv(n.x, 3, 4), name="unit"))
+    assert default_of(opened(n.model(n.head(moved, 4)))) == "unit"
+
+
+def test_a_concatenation_of_branches_is_no_move(net: Any) -> None:
+    n = net("N", 3, 8, 8)
+    x = n.add("Relu", n.conv(n.x, 3, 4))
+    both = n.add("Concat", n.conv(x, 4, 4), n.add("MaxPool", x, kernel_shape=[1, 1]), axis=1)
+    n.add("Identity", both)
+    assert default_of(opened(n.model(n.head(both, 8)))) == both
+
+
 def test_default_layer_prefers_three_by_three(net: Any) -> None:
     n = net("N", 3, 6, 6)
     fine = n.add("Relu", n.conv(n.x, 3, 4, strides=[2, 2]), name="fine")
@@ -99,19 +134,19 @@ def test_a_layer_that_is_not_there(net: Any, small: Any, layer: Any, message: st
 def test_layers_without_a_gradient_are_not_listed(net: Any) -> None:
     n = net("N", 3, 8, 8)
     first = n.add("Relu", n.conv(n.x, 3, 4), name="first")
-    summed = n.add("CumSum", first, np.array(2), name="summed")
-    last = n.add("Relu", n.conv(summed, 4, 4, name="conv"), name="last")
+    gated = n.add("QuickGelu", first, name="gated", domain="com.microsoft")
+    last = n.add("Relu", n.conv(gated, 4, 4, name="conv"), name="last")
     backend = opened(n.model(n.head(last, 4)))
-    assert [layer.name for layer in backend.layers()] == ["summed", "conv", "last"]
+    assert [layer.name for layer in backend.layers()] == ["gated", "conv", "last"]
     assert default_of(backend) == "last"
-    assert backend.capture(images(1, 3, 8, 8), layer=0).layer == "summed"
+    assert backend.capture(images(1, 3, 8, 8), layer=0).layer == "gated"
 
 
 def test_a_zero_gradient_stops_what_lies_before_it(net: Any) -> None:
     """Behind Round there is a gradient; an operator without a rule before it does not matter."""
     n = net("N", 3, 8, 8)
     first = n.add("Relu", n.conv(n.x, 3, 4), name="first")
-    whole = n.add("Round", n.add("CumSum", first, np.array(2)), name="whole")
+    whole = n.add("Round", n.add("QuickGelu", first, domain="com.microsoft"), name="whole")
     backend = opened(n.model(n.head(n.conv(whole, 4, 4, name="conv"), 4)))
     assert [layer.name for layer in backend.layers()] == ["whole", "conv"]
 
@@ -145,3 +180,59 @@ def test_channels_last(net: Any) -> None:
         backend.capture(x_last, layer="unit").activations,
         backend.capture(x_last, layer="back").activations,
     )
+
+
+def test_a_map_cut_out_of_tokens_keeps_its_channels_last(net: Any) -> None:
+    """A norm says where the channels of (N, T, C) are; those of (N, H, W, C) follow from it."""
+    n = net("N", 3, 14, 14)
+    tokens = n.add("Reshape", n.conv(n.x, 3, 64, 2, strides=[2, 2], pads=[0] * 4), [0, 64, 49])
+    normed = n.add("Transpose", tokens, perm=[0, 2, 1])
+    normed = n.add("LayerNormalization", normed, n.normal(64), n.normal(64))
+    maps = n.add("Tanh", n.add("Reshape", normed, [0, 7, 7, 64]), name="maps")
+    flat = n.add("Flatten", n.add("Sub", maps, n.normal(7, 7, 64), name="last"))
+    backend = opened(n.model(n.add("MatMul", flat, n.normal(49 * 64, 5))))
+    assert default_of(backend) == "last"
+    for layer in ("maps", "last"):
+        assert backend.capture(images(1, 3, 14, 14), layer=layer).gradients.shape == (1, 64, 7, 7)
+
+
+# ---------------------------------------------------------------------------------- several inputs
+
+
+def test_layers_of_a_picture_beside_a_table(net: Any) -> None:
+    """What joins late does not hide the picture's layers, whichever input comes first."""
+    n = net("N", 7)
+    picture = n.input("picture", "N", 3, 8, 8)
+    last = n.add("Relu", n.conv(picture, 3, 4, name="conv"), name="last")
+    pooled = n.add("Flatten", n.add("GlobalAveragePool", last))
+    joined = n.add("Concat", pooled, n.add("Tanh", n.x), axis=1)
+    backend = opened(n.model(n.add("MatMul", joined, n.normal(11, 5))))
+    assert [layer.name for layer in backend.layers()] == ["conv", "last"]
+    assert default_of(backend) == "last"
+    feeds = {"x": images(2, 7), "picture": images(2, 3, 8, 8)}
+    capture = backend.capture(feeds)
+    assert capture.input_size == (8, 8)
+    np.testing.assert_allclose(backend.scores_from(capture.activations, feeds), capture.scores)
+    assert (backend.capture({**feeds, "x": feeds["x"] + 1}).scores != capture.scores).all()
+
+
+def test_layers_of_two_pictures(net: Any) -> None:
+    """Those of either are listed; the default is of the first."""
+    n = net("N", 3, 8, 8)
+    other = n.input("other", "N", 1, 6, 6)
+    left = n.add("Relu", n.conv(n.x, 3, 4), name="left")
+    right = n.add("Relu", n.conv(other, 1, 4), name="right")
+    both = n.add("Add", n.head(left, 4), n.head(right, 4))
+    backend = opened(n.model(both))
+    assert {"left", "right"} < {layer.name for layer in backend.layers()}
+    assert default_of(backend) == "left"
+    feeds = {"x": images(2, 3, 8, 8), "other": images(2, 1, 6, 6)}
+    assert backend.capture(feeds, layer="right").input_size == (6, 6)
+
+
+def test_layers_behind_where_two_pictures_meet(net: Any) -> None:
+    n = net("N", 3, 8, 8)
+    other = n.conv(n.input("other", "N", 1, 8, 8), 1, 4)
+    met = n.add("Add", n.conv(n.x, 3, 4), other)
+    last = n.add("Relu", n.conv(met, 4, 4), name="last")
+    assert default_of(opened(n.model(n.head(last, 4)))) == "last"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from whole_models import CLOSE, images, opened
 
@@ -29,7 +30,25 @@ def written_out(n: Any, x: str, *, shifted: bool) -> str:
     return n.add("Div", e, n.add("ReduceSum", e, np.array([1]), keepdims=1))
 
 
+def log_written_out(n: Any, x: str, *, shifted: bool) -> str:
+    if shifted:
+        x = n.add("Sub", x, n.add("ReduceMax", x, axes=[1], keepdims=1))
+    total = n.add("ReduceSum", n.add("Exp", x), np.array([1]), keepdims=1)
+    return str(n.add("Sub", x, n.add("Log", total)))
+
+
+def log_sum_exp(n: Any, x: str) -> str:
+    return str(n.add("Sub", x, n.add("ReduceLogSumExp", x, axes=[1], keepdims=1)))
+
+
 CLOSINGS = {
+    "hard sigmoid": (lambda n, x: n.add("HardSigmoid", x), "HardSigmoid"),
+    "log of softmax": (lambda n, x: n.add("Log", n.add("Softmax", x)), "LogSoftmax"),
+    "exp of log softmax": (lambda n, x: n.add("Exp", n.add("LogSoftmax", x)), "Softmax"),
+    "log, written out": (lambda n, x: log_written_out(n, x, shifted=False), "LogSoftmax"),
+    "log, written out, shifted": (lambda n, x: log_written_out(n, x, shifted=True), "LogSoftmax"),
+    "minus log-sum-exp": (log_sum_exp, "LogSoftmax"),
+    "exp, minus log-sum-exp": (lambda n, x: n.add("Exp", log_sum_exp(n, x)), "Softmax"),
     "sigmoid": (lambda n, x: n.add("Sigmoid", x), "Sigmoid"),
     "sigmoid, cast": (lambda n, x: n.add("Cast", n.add("Sigmoid", x), to=1), "Sigmoid"),
     "softmax, reshape": (
@@ -70,6 +89,72 @@ def test_logits_behind_other_closings(net: Any, closing: str) -> None:
     np.testing.assert_allclose(backend.capture(x).gradients, plain.capture(x).gradients, **CLOSE)
 
 
+@pytest.mark.parametrize("closing", ["Softmax", "LogSoftmax", "Sigmoid"])
+def test_the_output_as_it_is(small: Any, closing: str) -> None:
+    """The oracle is the chain rule over the logits' gradients."""
+    x, plain = images(), opened(small())
+    close = None if closing == "Sigmoid" else closing
+    model = small(closing=close)
+    if close is None:
+        output = model.graph.output[0]
+        model.graph.node.append(onnx.helper.make_node("Sigmoid", [output.name], ["squashed"]))
+        output.name = "squashed"
+    backend = opened(model, look_through=False)
+    assert backend.logits_behind == ()
+    z = plain.scores(x).astype(np.float64)
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    s = 1 / (1 + np.exp(-z))
+    wanted, slopes = {
+        "Softmax": (p, p[:, 1:2] * (np.eye(5)[1] - p)),
+        "LogSoftmax": (np.log(p), np.eye(5)[1] - p),
+        "Sigmoid": (s, np.eye(5)[1] * s * (1 - s)),
+    }[closing]
+    np.testing.assert_allclose(backend.scores(x), wanted, rtol=1e-5, atol=1e-6)
+    parts = [
+        plain.capture(x, target=k).gradients * slopes[:, k, None, None, None] for k in range(5)
+    ]
+    capture = backend.capture(x, target=1)
+    np.testing.assert_allclose(capture.gradients, sum(parts), rtol=1e-4, atol=1e-7)
+
+
+def test_other_differences_are_not_taken_for_a_log_softmax(net: Any) -> None:
+    n = net("N", 3, 8, 8)
+    hidden = n.conv(n.x, 3, 4)
+    x, other = n.head(hidden, 4), n.head(hidden, 4)
+    total = n.add("ReduceLogSumExp", other, axes=[1], keepdims=1)
+    log_sigmoid, exp_softmax = n.add("Log", n.add("Sigmoid", x)), n.add("Exp", n.add("Softmax", x))
+    for closing in (n.add("Sub", x, total), n.add("Exp", x), log_sigmoid, exp_softmax):
+        assert opened(n.model(closing)).logits_behind == ()
+
+
+def test_scores_in_a_zip_map(net: Any) -> None:
+    """As cloud services export: a class name, and a list of dictionaries in place of scores."""
+    n = net("N", 3, 8, 8)
+    logits = n.head(n.add("Tanh", n.conv(n.x, 3, 4)), 4)
+    best = n.add("ArgMax", logits, axis=1, keepdims=0)
+    names = [f"class {k}" for k in range(5)]
+    loss = n.add(
+        "ZipMap",
+        n.add("Softmax", logits),
+        name="loss",
+        domain="ai.onnx.ml",
+        classlabels_strings=names,
+    )
+    model = n.model(best, loss)
+    floats = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [])
+    named = onnx.helper.make_map_type_proto(onnx.TensorProto.STRING, floats)
+    model.graph.output[1].type.CopyFrom(onnx.helper.make_sequence_type_proto(named))
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    before, x = model.SerializeToString(), images(2, 3, 8, 8)
+    plain = opened(n.model(logits)).capture(x)
+    for how in ({}, {"output": "loss"}):
+        backend = opened(model, **how)
+        assert backend.logits_behind == ("Softmax",)
+        np.testing.assert_allclose(backend.scores(x), plain.scores, **CLOSE)
+        np.testing.assert_allclose(backend.capture(x).gradients, plain.gradients, **CLOSE)
+    assert model.SerializeToString() == before
+
+
 def test_a_gate_is_not_taken_for_a_closing_sigmoid(net: Any) -> None:
     n = net("N", 3, 8, 8)
     logits = n.head(n.conv(n.x, 3, 4), 4)
@@ -101,8 +186,13 @@ def test_the_output_can_be_chosen(net: Any) -> None:
     model = n.model(hidden, first, second)
     assert opened(model).classes == 5
     assert opened(model, output=second).classes == 7
+    inside = n.model(n.add("Softmax", second), first)
+    for name in (second, f"node_{second}", inside.graph.output[0].name):  # any tensor or node
+        assert opened(inside, output=name)._model.logits == second
     with pytest.raises(InvalidInputError, match=f"no output 'logits'; it has {hidden}, {first}"):
         opened(model, output="logits")
+    with pytest.raises(InvalidInputError, match=rf"closest tensors within are .*{hidden}"):
+        opened(n.model(first), output=f"{hidden}_")
     with pytest.raises(InvalidInputError, match="not a classifier"):
         opened(model, output=hidden)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from cfcam_onnx import Limits
 from onnx import numpy_helper
 from whole_models import CLOSE, images, numeric_gradient, opened
 
@@ -145,9 +146,10 @@ def test_open_volumes(net: Any) -> None:
         assert backend.capture(images(1, 2, *size)).input_size == size
 
 
-def test_images_too_large_for_a_trial_run(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cfcam_onnx._probe.LARGEST_SAMPLE", 100)
+def test_images_too_large_for_a_trial_run(net: Any) -> None:
     n = net("N", 3, "H", "W")
-    backend = opened(n.model(n.head(n.add("Tanh", n.conv(n.x, 3, 4), name="a"), 4)))
+    model = n.model(n.head(n.add("Tanh", n.conv(n.x, 3, 4), name="a"), 4))
+    backend = opened(model, limits=Limits(trial_sample=100))
+    assert not backend._model.graph.samples
     slopes = numeric_gradient(backend, images(2, 3, 7, 8), "a", 0)
     np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)

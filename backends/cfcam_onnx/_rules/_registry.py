@@ -70,7 +70,7 @@ ZERO_GRADIENT = frozenset(
         ),
         *("LessOrEqual", "NonZero", "Not", "Or", "Shape", "Size", "Xor"),
         # constant almost everywhere
-        *("Ceil", "Floor", "Round", "Sign"),
+        *("Ceil", "Floor", "Hardmax", "Round", "Sign"),
         # only the shape of their input counts
         *("ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike"),
         # the input is made of indices
@@ -78,3 +78,8 @@ ZERO_GRADIENT = frozenset(
     }
 )
 """Operators that no gradient flows through: listed, so that they are not taken for forgotten."""
+
+INTEGER_ARITHMETIC = frozenset(
+    {"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
+)
+"""Operators of quantized models that compute with integers: they have no gradient rule."""

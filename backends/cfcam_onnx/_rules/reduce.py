@@ -1,8 +1,10 @@
-"""Rules for reductions."""
+"""Rules for reductions, and for running sums."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import numpy as np
 
 from cfcam_onnx._emit import Emitter
 from cfcam_onnx._rules._registry import rule
@@ -43,6 +45,27 @@ def reduce_l2(e: Emitter, node: Node, g: Tensor) -> Cotangents:
 @rule("ReduceSumSquare")
 def reduce_sum_square(e: Emitter, node: Node, g: Tensor) -> Cotangents:
     return [node.x * 2 * _kept(e, node, g), None]
+
+
+@rule("ReduceProd")
+def reduce_prod(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    """Multiply by the product of the others, also where one element is zero."""
+    x, axes = node.x, _axes(node)
+    zero = e.op("Equal", x, e.scalar(0, x.dtype), dtype=np.bool_)
+    rest = e.where(zero, 1, x)
+    product, zeros = (
+        e.reduce("ReduceProd", rest, axes),
+        e.reduce("ReduceSum", e.cast(zero, x.dtype), axes),
+    )
+    others = zeros - e.cast(zero, x.dtype)
+    return [e.where(others > 0, 0, product / rest) * _kept(e, node, g), None]
+
+
+@rule("CumSum")
+def cum_sum(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    """Sum up from the other end."""
+    how = {"exclusive": node.attr("exclusive", 0), "reverse": 1 - node.attr("reverse", 0)}
+    return [e.op("CumSum", g, node.required(1), **how), None]
 
 
 @rule("ReduceLogSum")

@@ -1,4 +1,4 @@
-"""Rules for operators that move, select or repeat elements without computing with them."""
+"""Rules for operators that move or repeat whole tensors without computing with them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,14 @@ def dropout(_: Emitter, node: Node, g: Tensor) -> Cotangents:
     return [g, None, None]
 
 
-@rule("Cast", "CastLike")
+@rule("Cast")
 def cast(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    return [e.cast(g, node.x.dtype), None]
+    return [e.cast(g, node.x.dtype)]
+
+
+@rule("CastLike")
+def cast_like(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    return [e.cast(g, node.x.dtype), e.zeros_like(node.required(1))]
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -65,11 +70,11 @@ def concat(e: Emitter, node: Node, g: Tensor) -> Cotangents:
 
 @rule("Split", every_output=True)
 def split(e: Emitter, node: Node, *gs: Tensor | None) -> Cotangents:
-    parts = []
+    parts, given = [], next(filter(None, gs))
     for g, y in zip(gs, node.outputs, strict=True):
         if y is None:
             raise NotImplementedError("an output without a name")
-        parts.append(g or e.zeros_like(y))
+        parts.append(g or e.zeros_like(y, given.dtype))
     return [e.op("Concat", *parts, axis=node.attr("axis", 0)), None]
 
 
@@ -81,42 +86,14 @@ def pad(e: Emitter, node: Node, g: Tensor) -> Cotangents:
     return [e.op("Pad", g, -node.required(1), None, node.optional(3)), None, None, None]
 
 
-@rule("Slice")
-def slice_(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    x, rest = node.x, (None, None, None, None)
-    parts = [node.optional(i) for i in range(1, 5)]
-    starts, ends, axes, steps = (t.value if t is not None else None for t in parts)
-    unknown = any(t is not None and t.value is None for t in parts)
-    backwards = steps is not None and (steps != 1).any()
-    if starts is None or ends is None or unknown or backwards or x.shape is None:
-        return [e.replay(node, g), *rest]
-    along = [int(a) % x.rank for a in (np.arange(len(starts)) if axes is None else axes)]
-    sizes = x.fixed(*along)
-    if sizes is None:
-        return [e.replay(node, g), *rest]
-    before, after = [0] * x.rank, [0] * x.rank
-    for axis, size, start, end in zip(along, sizes, starts, ends, strict=True):
-        first, last, _ = slice(int(start), int(end)).indices(size)
-        before[axis], after[axis] = first, size - max(last, first)
-    return [e.op("Pad", g, e.ints(*before, *after)), *rest]
+@rule("Trilu")
+def trilu(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    return [e.op("Trilu", g, node.optional(1), **node.attributes), None]
 
 
-@rule("Gather")
-def gather(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    x, index = node.x, node.required(1)
-    size = x.fixed(node.attr("axis", 0)) if x.shape else None
-    if index.value is None or index.value.shape not in ((), (1,)) or size is None:
-        return [e.replay(node, g), None]
-    axis, at = node.attr("axis", 0) % x.rank, int(index.value.reshape(())) % size[0]
-    before, after = [0] * x.rank, [0] * x.rank
-    before[axis], after[axis] = at, size[0] - 1 - at
-    row = g if index.value.ndim else e.unsqueeze(g, axis)
-    return [e.op("Pad", row, e.ints(*before, *after)), None]
-
-
-@rule("GatherElements", "GatherND", "Tile", "Compress")
-def selection(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    return [e.replay(node, g), None]
+@rule("ReverseSequence")
+def reverse_sequence(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    return [e.op("ReverseSequence", g, node.required(1), **node.attributes), None]
 
 
 @rule("DepthToSpace")
@@ -132,42 +109,3 @@ def depth_to_space(e: Emitter, node: Node, g: Tensor) -> Cotangents:
 @rule("SpaceToDepth")
 def space_to_depth(e: Emitter, node: Node, g: Tensor) -> Cotangents:
     return [e.op("DepthToSpace", g, blocksize=node.attr("blocksize"))]
-
-
-@rule("Resize")
-def resize(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    """Resizing is a matrix along each axis: an identity, resized. Its transpose goes back.
-
-    Where no size changes, onnxruntime copies, whatever the scales; so that this never happens to
-    the identity, an axis of it that is constant is doubled.
-    """
-    x = node.x
-    if node.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
-        raise NotImplementedError("cropping")
-    if (
-        node.attr("axes") is not None
-        or node.attr("keep_aspect_ratio_policy", "stretch") != "stretch"
-    ):
-        raise NotImplementedError("axes or keep_aspect_ratio_policy")
-    scales = node.optional(2)
-    if x.shape is None or node.y.shape is None or (scales is not None and scales.value is None):
-        raise NotImplementedError("a size that is not fixed")
-    factors = scales.value if scales is not None and scales.value is not None else np.empty(0)
-    by_size = factors.size == 0 or (factors[0] == 1 and x.shape[1:] == node.y.shape[1:])
-    for axis, (a, b) in enumerate(zip(x.shape, node.y.shape, strict=True)):
-        fixed = isinstance(a, int) and isinstance(b, int)
-        same = (a == b and a is not None) or (axis == 0 and not fixed)  # the batch never changes
-        if same if by_size else factors[axis] == 1:
-            continue
-        if not isinstance(a, int) or not isinstance(b, int):
-            raise NotImplementedError("a size that is not fixed")
-        wanted: list[Tensor | None] = [None, e.ints(a, 1, 2, b)]
-        if factors.size:
-            wanted = [e.const(np.array([1, 1, 2, factors[axis]], np.float32))]
-        basis = e.const(np.eye(a, dtype=x.dtype)[:, None, None])
-        twice = e.op("Resize", basis, None, *wanted, **node.attributes)
-        matrix = e.transpose(e.reshape(e.slice(twice, e.ints(0), e.ints(1), [2]), [a, b]), 1, 0)
-        order = list(range(x.rank))
-        order[axis], order[-1] = order[-1], axis
-        g = e.transpose(e.op("MatMul", e.transpose(g, *order), matrix), *order)
-    return [g, None, None, None]

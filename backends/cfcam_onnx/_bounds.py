@@ -1,0 +1,64 @@
+"""What a graph needs to run, as far as its sizes are known, and what must be watched otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from cfcam_core.errors import InvalidInputError
+from cfcam_onnx._graph import Graph, everywhere, reads
+from cfcam_onnx._limits import Bounds, Limits
+from cfcam_onnx._probe import is_incomplete
+
+
+def bounds_of(graph: Graph, limits: Limits) -> Bounds:
+    """Return what to watch in each run of a graph that has learned nothing yet.
+
+    Raises
+    ------
+    InvalidInputError
+        What is known of its sizes is too large already.
+    """
+    needed, largest = _memory(graph)
+    if needed > limits.memory:
+        shape = graph.shape(largest)
+        raise InvalidInputError(
+            f"the model needs {needed:,} bytes for one run, most of them for {largest!r} of shape "
+            f"{shape}; {limits.memory:,} are allowed. Export it with smaller sizes, or raise "
+            "memory= of cfcam_onnx.Limits"
+        )
+    loops = any(node.op_type in {"Loop", "Scan"} for node in everywhere(graph.nodes))
+    return Bounds(
+        limits.memory if is_incomplete(graph) else None, limits.loop_seconds if loops else None
+    )
+
+
+def _memory(graph: Graph) -> tuple[int, str]:
+    """Return the bytes in use when they are most, and the largest tensor; open sizes count as 1.
+
+    A tensor is in use from the node that makes it to the last that reads it.
+    """
+    unread = Counter(name for node in graph.nodes for name in set(reads(node)))
+    sizes = {info.name: _bytes(graph, info.name) for info in graph.inputs}
+    used = sum(sizes.values())
+    most = used
+    for node in graph.nodes:
+        made = {name: _bytes(graph, name) for name in node.output if name}
+        sizes.update(made)
+        used += sum(made.values())
+        most = max(most, used)
+        for name in {*made, *reads(node)} & sizes.keys():
+            unread[name] -= name not in made
+            if unread[name] <= 0:
+                used -= sizes[name]
+    return most, max(sizes, key=sizes.__getitem__)
+
+
+def _bytes(graph: Graph, name: str) -> int:
+    shape = graph.shape(name) or ()
+    if any(isinstance(size, int) and size < 0 for size in shape):
+        raise InvalidInputError(
+            f"the model makes {name!r} of shape {shape}, with sizes below zero: a window is larger "
+            "than what it slides over, or so. Export it again"
+        )
+    return math.prod(n for n in shape if isinstance(n, int)) * graph.dtype(name).itemsize
