@@ -320,11 +320,11 @@ class OnnxBackend(Backend, SeveralLayers):
 
         Notes
         -----
-        The inputs are those that the logits need, and ``class_index`` (N,) int64, -1 standing for the class
-        with the largest logit. The outputs, float32, are ``logits`` (N, K), ``activations`` and
-        ``gradients`` (N, C, *s); `with_map` adds ``map`` (N, *s) and ``heatmap`` (N, *size of the
-        input). Tensors of the model with one of these names get others. What the file was made
-        from stands in its metadata under ``cfcam.*``.
+        The inputs are those that the logits need, and ``class_index`` (N,) int64, -1 standing for
+        the class with the largest logit. The outputs, float32, are ``logits`` (N, K),
+        ``activations`` and ``gradients`` (N, C, *s); `with_map` adds ``map`` (N, *s) and
+        ``heatmap`` (N, *size of the input). Tensors of the model with one of these names get
+        others. What the file was made from stands in its metadata under ``cfcam.*``.
         """
         where = self._model.resolve(layer)
         with self._sessions.advising(where.name):

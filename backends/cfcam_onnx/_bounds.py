@@ -36,8 +36,10 @@ def bounds_of(graph: Graph, limits: Limits) -> Bounds:
 def _memory(graph: Graph) -> tuple[int, str]:
     """Return the bytes in use when they are most, and the largest tensor; open sizes count as 1.
 
-    A tensor is in use from the node that makes it to the last that reads it.
+    A tensor is in use from the node that makes it to the last that reads it; a constant for ever,
+    for onnxruntime may work it out when it loads the model.
     """
+    varying = graph.reached([info.name for info in graph.inputs], graph.nodes)
     unread = Counter(name for node in graph.nodes for name in set(reads(node)))
     sizes = {info.name: _bytes(graph, info.name) for info in graph.inputs}
     used = sum(sizes.values())
@@ -49,7 +51,7 @@ def _memory(graph: Graph) -> tuple[int, str]:
         most = max(most, used)
         for name in {*made, *reads(node)} & sizes.keys():
             unread[name] -= name not in made
-            if unread[name] <= 0:
+            if unread[name] <= 0 and name in varying:
                 used -= sizes[name]
     return most, max(sizes, key=sizes.__getitem__)
 

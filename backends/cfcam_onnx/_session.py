@@ -19,6 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from cfcam_core.errors import InvalidInputError
 from cfcam_onnx._limits import Bounds
+from cfcam_onnx._weights import LARGE
 
 Feeds = Mapping[str, Any]
 """Arrays by the names of a model's inputs, or what `Session.placed` made of them."""
@@ -40,8 +41,13 @@ or 1783 RGB images of 224 x 224. A file may declare any batch, and memory is not
 EXHAUSTED = "Available memory of"
 """What onnxruntime says when the memory that it may use does not suffice."""
 
-FOLDED_UP_TO = 1 << 26
-"""Bytes up to which onnxruntime may work out a constant when it loads a model."""
+FOLDED_UP_TO = 1 << 29
+"""Bytes up to which onnxruntime may work out a constant when it loads a model; one whose size is
+not known beforehand it then leaves alone."""
+
+HEAVY = 1 << 30
+"""Bytes of weights from which onnxruntime makes no second copies of them, in the order in which it
+multiplies fastest: they would be in each session, and the next to run would not fit."""
 
 ALLOCATING = Lock()
 """Held from saying what memory the next session may use until it is made: onnxruntime's one place
@@ -73,16 +79,22 @@ class Session:
         options = ort.SessionOptions()
         options.log_severity_level = 4  # errors come as exceptions
         options.intra_op_num_threads = threads or 0
-        fold = "optimization.constant_folding_max_output_size_in_bytes"
-        options.add_session_config_entry(fold, str(FOLDED_UP_TO))
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED  # shapes come first
-            options.add_session_config_entry("session.disable_prepacking", "1")
         outside = [t for t in model.graph.initializer if t.name in weights]
         self._weights = [weights[t.name] for t in outside]  # the session reads them as it runs
         direct = "session.use_external_initializer_file_buffers_directly"  # or it makes copies
         options.add_session_config_entry(direct, "1")
+        total = sum(array.nbytes for array in self._weights)
+        heavy = total > HEAVY
+        fold = "optimization.constant_folding_max_output_size_in_bytes"
+        options.add_session_config_entry(fold, str(LARGE if heavy else FOLDED_UP_TO))
+        if heavy:
+            without = "optimization.disable_specified_optimizers"
+            options.add_session_config_entry(without, "NchwcTransformer")
+        if heavy or not optimize:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_external_initializers_from_files_in_memory(
             [onnx.external_data_helper.ExternalDataInfo(t).location for t in outside],
             [array.reshape(-1).view(np.uint8) for array in self._weights],
@@ -90,7 +102,7 @@ class Session:
         )
         wanted = list(providers) if providers is not None else default_providers()
         try:
-            with _allowing(bounds.memory, sum(a.nbytes for a in self._weights), options):
+            with _allowing(bounds.memory, total, options):
                 self._session = ort.InferenceSession(
                     model.SerializeToString(),
                     options,

@@ -17,7 +17,7 @@ import pytest
 from cfcam_onnx import OnnxBackend
 from cfcam_onnx._cache import Cache, Entries, Kept, find_cache
 from cfcam_onnx._graph import Graph
-from cfcam_onnx._learned import from_bytes, to_bytes
+from cfcam_onnx._learned import from_bytes, learned_once, to_bytes
 from cfcam_onnx._model import prepare
 from cfcam_onnx._probe import probe
 from cfcam_onnx._reading import read_model
@@ -109,17 +109,39 @@ def test_other_weights_other_entries(tried: Any, tmp_path: Path, trials: list[in
 
 
 def test_a_single_bit_of_a_large_weight_counts(tried: Any) -> None:
+    model, rng = tried(), np.random.default_rng(0)
+    weights = {name: rng.standard_normal((8, 6), np.float32) for name in ("a", "b")}
+    entries = Entries(Cache(Path("nowhere"), 10**6))
+    first = entries.of(model, weights)
+    assert entries.of(model, dict(reversed(weights.items()))) == first
+    assert entries.of(tried(1), weights).content != first.content
+    flipped = weights["b"].copy()
+    flipped.view(np.uint8)[-1, -1] ^= 1
+    others = [
+        {"a": weights["b"], "b": weights["a"]},
+        {"a": weights["a"], "c": weights["b"]},
+        *(weights | {"b": b} for b in (flipped, weights["b"].reshape(6, 8), weights["b"].T)),
+        weights | {"b": weights["b"].view(np.int32)},
+    ]
+    sums = {entries.of(model, each).content for each in others}
+    assert len(sums - {first.content}) == len(others)
+
+
+def test_programs_belong_to_what_was_learned(tried: Any, tmp_path: Path) -> None:
     read = read_model(tried())
     graph = Graph(prepare(read.model), read.weights)
-    (name,) = (key for key, array in read.weights.items() if array.size == 1200)
-    entries = Entries(Cache(Path("nowhere"), 10**6))
-    first = entries.of(graph.model, graph.weights)
-    assert entries.of(graph.model, dict(reversed(read.weights.items()))) == first
-    other = read.weights[name].copy()
-    other.view(np.uint8).reshape(-1)[-1] ^= 1
-    assert entries.of(graph.model, {**read.weights, name: other}).content != first.content
-    turned = {**read.weights, name: np.ascontiguousarray(read.weights[name].reshape(300, 4))}
-    assert entries.of(graph.model, turned).content != first.content
+    entries = Entries(Cache(tmp_path, 10**6)).of(graph.model, graph.weights)
+    assert learned_once(graph, ["z"], entries, lambda: "it does not run") == (
+        "it does not run",
+        Entries(),
+    )
+    assert entries_in(tmp_path) == []
+    found = {entries.knowing(told).content for told in (b"", b"one", b"two")}
+    assert len(found - {entries.content}) == 3
+    facts: Any = {"b": (1, None, "N")}, {}, {}
+    _, after = learned_once(graph, ["z"], entries, lambda: graph.learn(*facts))
+    assert after == entries.knowing(to_bytes(facts))
+    assert Entries().knowing(b"one") == Entries()
 
 
 @pytest.mark.parametrize("said", ["onnx.__version__", "onnxruntime.__version__"])
