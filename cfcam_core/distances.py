@@ -192,11 +192,14 @@ class _DistanceTable:
             sample[max(int(centre - margin), 0)],
             sample[min(int(centre + margin) + 1, sample.size - 1)],
         )
-        flat, below = self._between(*widened(*bracket))
-        if not below <= order.low <= order.high < below + flat.size:
-            flat, below = self._between(np.float32(-np.inf), np.finfo(np.float32).max)
-        values = self.values[flat]
-        lower, upper = widened(*_pick(values, order, below))
+        everything = np.float32(-np.inf), np.finfo(np.float32).max
+        for span in (widened(*bracket), everything):
+            flat, below = self._between(*span)
+            if span is everything or below <= order.low <= order.high < below + flat.size:
+                values = self.values[flat]
+                lower, upper = widened(*_pick(values, order, below))
+                if span[0] <= lower and upper <= span[1]:
+                    break
         below += int(np.count_nonzero(values < lower))
         flat = flat[(values >= lower) & (values <= upper)]
         firsts, starts = (np.array(each) for each in _layout(len(self.features)))
