@@ -137,6 +137,8 @@ POOL = [
     affine("AveragePool", (2, 3, 9, 7), kernel_shape=[2, 2], strides=[2, 2]),
     affine("AveragePool", (2, 3, 9, 7), kernel_shape=[9, 7]),
     affine("AveragePool", (2, 3, 8, 8), kernel_shape=[2, 2], strides=[2, 2], pads=[1] * 4),
+    affine("AveragePool", (2, 3, 9, 7), kernel_shape=[40, 50], strides=[40, 50], ceil_mode=1),
+    affine("AveragePool", (2, 3, 9, 7), kernel_shape=[11, 9], pads=[1] * 4, count_include_pad=1),
     affine("AveragePool", (2, 3, 9, 8), kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
     affine("AveragePool", (2, 3, 9, 8), kernel_shape=[3, 2], pads=[1, 0, 2, 1]),
     affine("AveragePool", (2, 3, 9, 8), kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1),

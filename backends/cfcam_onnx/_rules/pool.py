@@ -43,6 +43,10 @@ def max_pool(e: Emitter, node: Node, g: Tensor) -> Cotangents:
 @rule("AveragePool")
 def average_pool(e: Emitter, node: Node, g: Tensor) -> Cotangents:
     x, y, w = node.x, node.y, _window(node)
+    if x.grid is not None and _covers(x.grid, y, w):
+        ones = e.const(np.ones([1, 1, *x.grid], x.dtype))
+        mean = e.op("AveragePool", ones, **node.attributes)  # below 1 if padding counts
+        return [e.expand_like(g * mean / prod(x.grid), x)]
     tiled = y.grid is not None and [o * k for o, k in zip(y.grid, w.kernel, strict=True)] == x.grid
     if not tiled or w.strides != w.kernel or max(w.dilations) > 1 or any(w.pads or ()):
         g = _cut(e, node, w, g) if node.attr("ceil_mode", 0) else g
@@ -93,6 +97,13 @@ def share(e: Emitter, x: Tensor, extremum: Tensor, g: Tensor, axes: Sequence[int
 def _slope(e: Emitter, x: Tensor, p: int) -> Tensor:
     """Return the derivative of ``|x| ** p / p``."""
     return e.op("Sign", x) * e.op("Abs", x) ** (p - 1)
+
+
+def _covers(size: list[int], y: Tensor, w: Window) -> bool:
+    """Return whether there is one window and all of the image in it; it may be far larger."""
+    if w.pads is None or max(w.dilations) > 1 or set(y.grid or ()) != {1}:
+        return False
+    return all(k - p >= s for k, p, s in zip(w.kernel, w.pads, size, strict=False))
 
 
 def _window(node: Node) -> Window:
