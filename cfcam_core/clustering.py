@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from cfcam_core.cam import rows
 from cfcam_core.capture import FloatArray
 from cfcam_core.dbscan import dbscan
-from cfcam_core.distances import interpolate, neighbours
 from cfcam_core.errors import InvalidInputError
+from cfcam_core.neighbours import interpolate, neighbours
 from cfcam_core.settings import Clusterer, Settings
 
 DOMINANT = -2
@@ -54,7 +54,7 @@ def cluster_channels(
     labels[dominant] = DOMINANT
     rest = np.flatnonzero(live & ~dominant)
     if len(rest):
-        chosen = features[rest]
+        chosen = features.take(rest, axis=0)
         if settings.unit_norm:
             chosen /= np.where(norms > 0, norms, 1)[rest, None]
         labels[rest] = _labels(chosen, settings)
@@ -104,12 +104,13 @@ def _labels(features: FloatArray, settings: Settings) -> NDArray[np.intp]:
         return np.zeros(1, np.intp)
     least = settings.eps_floor
     if settings.eps_rule == "rank":
-        least *= float(np.median(np.sqrt(np.vecdot(features, features))))
-    adjacency, _ = neighbours(
+        ordered = np.sort(np.sqrt(np.vecdot(features, features)))
+        least *= float(ordered[(count - 1) // 2] + ordered[count // 2]) / 2  # their median
+    later, degrees, _ = neighbours(
         features, percentile=settings.eps_percentile, least=least, rule=settings.eps_rule
     )
     min_samples = max(settings.min_samples_least, int(count * settings.min_samples_share))
-    return dbscan(adjacency, min_samples=min_samples)
+    return dbscan(later, degrees, min_samples=min_samples)
 
 
 def _foreign_labels(clusterer: Clusterer, features: FloatArray) -> NDArray[np.intp]:

@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def dbscan(adjacency: NDArray[np.bool_], *, min_samples: int) -> NDArray[np.intp]:
+def dbscan(
+    later: NDArray[np.uint64], degrees: NDArray[np.intp], *, min_samples: int
+) -> NDArray[np.intp]:
     """Cluster points by density (Ester et al. 1996).
 
     A point is a core point if it has at least `min_samples` neighbours, itself included. Clusters
@@ -15,8 +17,11 @@ def dbscan(adjacency: NDArray[np.bool_], *, min_samples: int) -> NDArray[np.intp
 
     Parameters
     ----------
-    adjacency : ndarray of bool, shape (N, N)
-        Symmetric, true on the diagonal.
+    later : ndarray of uint64, shape (ceil(N / 64), N)
+        Each pair of neighbours i < j once: bit j of column i, the lowest bit of the first word
+        being bit 0.
+    degrees : ndarray of int, shape (N,)
+        How many neighbours each point has, itself included.
     min_samples : int
 
     Returns
@@ -26,21 +31,20 @@ def dbscan(adjacency: NDArray[np.bool_], *, min_samples: int) -> NDArray[np.intp
 
     Notes
     -----
-    Labels equal those of scikit-learn's ``DBSCAN(metric="precomputed")``. Each row is packed into
-    64-bit words, so that the union of the neighbourhoods of a whole frontier is a few bitwise
-    operations: O(N^2 / 64) words in all.
+    Labels equal those of scikit-learn's ``DBSCAN(metric="precomputed")``. Of a whole frontier, the
+    neighbours that come later are the union of its columns; the earlier ones are those whose own
+    column meets the frontier. Both take a few bitwise operations on N^2 / 64 words.
     """
-    count = len(adjacency)
-    rows = _pack(adjacency)
-    core = np.add.reduce(np.bitwise_count(rows), axis=1, dtype=np.int32) >= min_samples
-    unvisited = _pack(core[None])[0]  # core points in no cluster yet
-    unlabelled = np.full_like(unvisited, ~np.uint64(0))
+    count = later.shape[1]
+    core = degrees >= min_samples
+    unvisited = _pack(core)  # core points in no cluster yet
+    unlabelled = ~np.zeros_like(unvisited)
     labels = np.full(count, -1, np.intp)
     seeds, cluster = np.flatnonzero(core), 0
     while seeds.size:
         frontier, reached = seeds[:1], np.zeros_like(unvisited)
         while frontier.size:
-            reach = np.bitwise_or.reduce(rows[frontier], axis=0)
+            reach = _reach(later, frontier)
             reached |= reach
             frontier = _unpack(reach & unvisited, count)
             unvisited &= ~reach
@@ -50,12 +54,22 @@ def dbscan(adjacency: NDArray[np.bool_], *, min_samples: int) -> NDArray[np.intp
     return labels
 
 
+def _reach(later: NDArray[np.uint64], frontier: NDArray[np.intp]) -> NDArray[np.uint64]:
+    """Return the points of a frontier and all their neighbours, as bits."""
+    inside = np.zeros(later.shape[1], np.bool_)
+    inside[frontier] = True
+    meeting = np.bitwise_or.reduce(later & _pack(inside)[:, None], axis=0) != 0
+    reach = _pack(inside | meeting)
+    reach |= np.bitwise_or.reduce(later.take(frontier, axis=1), axis=1)
+    return reach
+
+
 def _pack(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """Pack (M, N) booleans into (M, ceil(N / 64)) words; the first boolean is the lowest bit."""
-    octets = np.packbits(bits, axis=1, bitorder="little")
-    packed = np.zeros((len(bits), -(-bits.shape[1] // 64) * 8), np.uint8)
-    packed[:, : octets.shape[1]] = octets
-    return packed.view("<u8")
+    """Pack N booleans into ceil(N / 64) words; the first boolean is the lowest bit."""
+    words = np.zeros(-(-len(bits) // 64), "<u8")
+    octets = np.packbits(bits, bitorder="little")
+    words.view(np.uint8)[: len(octets)] = octets
+    return words
 
 
 def _unpack(words: NDArray[np.uint64], count: int) -> NDArray[np.intp]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
-from math import prod
+from itertools import product
+from math import ceil, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +61,8 @@ def bilateral(maps: FloatArray, *, sigma_spatial: float, sigma_range: float) -> 
 
     ``out_i = sum_j w_ij g_j / sum_j w_ij`` with ``w_ij = exp(-|i - j|^2 / (2 sigma_spatial^2)) *
     exp(-(g_i - g_j)^2 / (2 r^2))`` and ``r = sigma_range * std(g)``, so that scaling the gradients
-    scales the result (the relative width is ours). Nothing is truncated: O(P^2) for P positions.
+    scales the result (the relative width is ours). Cut off at 4 sigma_spatial along each axis, so
+    that the time grows with the number of positions and no faster.
 
     Parameters
     ----------
@@ -69,33 +72,65 @@ def bilateral(maps: FloatArray, *, sigma_spatial: float, sigma_range: float) -> 
     sigma_range : float
         In standard deviations of each map.
     """
-    shape, values = maps.shape[1:], maps.reshape(len(maps), prod(maps.shape[1:]))
-    spread = values.std(axis=1, keepdims=True)
-    varies = spread > 1e-6 * np.abs(values).max(axis=1, keepdims=True)  # not just by rounding
-    mean = values.mean(axis=1, keepdims=True)
-    centred = values - mean
+    axes = tuple(range(1, maps.ndim))
+    mean = maps.mean(axis=axes, keepdims=True)
+    centred = maps - mean
+    spread = np.sqrt((centred * centred).mean(axis=axes, keepdims=True))
+    varies = spread > 1e-6 * np.abs(maps).max(axis=axes, keepdims=True)  # not just by rounding
     z = centred / np.where(varies, spread * np.float32(sigma_range), 1)
-    out = np.empty_like(values)
-    step = max(1, 2**18 // values.size)  # rows of weights held at a time
-    for start in range(0, values.shape[1], step):
-        stop = min(start + step, values.shape[1])
-        weights = z[:, start:stop, None] - z[:, None]
-        weights *= weights
-        weights *= np.float32(-0.5)
-        np.exp(weights, out=weights)
-        weights *= _closeness(shape, sigma_spatial, start, stop)
-        out[:, start:stop] = (weights @ centred[:, :, None])[..., 0] / weights.sum(axis=2)
-    return np.where(varies, out + mean, values).reshape(maps.shape)
+    out = np.empty_like(maps)
+    for tile, block in _tiles(maps.shape[1:], ceil(min(4 * sigma_spatial, max(maps.shape)))):
+        geometry = [
+            (t.start - b.start, t.stop - b.start, b.stop - b.start)
+            for t, b in zip(tile, block, strict=True)
+        ]
+        closeness = _closeness(tuple(geometry), sigma_spatial)
+        here, there, around = (
+            each[(slice(None), *where)].reshape(len(maps), -1)
+            for each, where in ((z, tile), (z, block), (centred, block))
+        )
+        smooth = np.empty_like(here)
+        step = max(1, 2**18 // there.size)  # rows of weights held at a time
+        for start in range(0, here.shape[1], step):
+            rows = slice(start, start + step)
+            weights = here[:, rows, None] - there[:, None]
+            weights *= weights
+            weights *= np.float32(-0.5)
+            np.exp(weights, out=weights)
+            weights *= closeness[rows]
+            smooth[:, rows] = (weights @ around[:, :, None])[..., 0] / weights.sum(axis=2)
+        out[(slice(None), *tile)] = smooth.reshape(len(maps), *(t.stop - t.start for t in tile))
+    return np.where(varies, out + mean, maps)
+
+
+def _tiles(shape: tuple[int, ...], reach: int) -> Iterator[tuple[list[slice], list[slice]]]:
+    """Yield pieces of a map of about 256 positions, each with the part that is in its reach."""
+    side = round(256 ** (1 / len(shape)))
+    for corner in product(*(range(0, length, side) for length in shape)):
+        tile = [slice(c, min(c + side, n)) for c, n in zip(corner, shape, strict=True)]
+        yield (
+            tile,
+            [
+                slice(max(t.start - reach, 0), min(t.stop + reach, n))
+                for t, n in zip(tile, shape, strict=True)
+            ],
+        )
 
 
 @lru_cache(maxsize=4)
-def _closeness(shape: tuple[int, ...], sigma: float, start: int, stop: int) -> FloatArray:
-    """Return Gaussian weights from some positions to all, (stop - start, P): products by axis."""
-    weights = np.ones((stop - start, 1), np.float32)
-    for length, at in zip(shape, np.unravel_index(np.arange(start, stop), shape), strict=True):
-        bell = np.exp(-((np.arange(length) / sigma) ** 2) / 2).astype(np.float32)
-        near = bell[np.abs(at[:, None] - np.arange(length))]
-        weights = (weights[:, :, None] * near[:, None, :]).reshape(stop - start, -1)
+def _closeness(geometry: tuple[tuple[int, int, int], ...], sigma: float) -> FloatArray:
+    """Return Gaussian weights from the positions of a tile to those around: products by axis.
+
+    For each axis, `geometry` says where the tile begins and ends in what is around it, and how
+    long that is.
+    """
+    weights = np.ones((1, 1), np.float32)
+    for first, end, length in geometry:
+        away = np.abs(np.arange(first, end)[:, None] - np.arange(length))
+        bell = np.where(away > 4 * sigma, 0, np.exp(-((away / sigma) ** 2) / 2)).astype(np.float32)
+        weights = (weights[:, None, :, None] * bell[:, None]).reshape(
+            len(weights) * len(bell), weights.shape[1] * length
+        )
     return read_only(weights)
 
 

@@ -44,7 +44,7 @@ def test_min_samples(monkeypatch):
     seen = []
     monkeypatch.setattr(
         "cfcam_core.clustering.dbscan",
-        lambda adjacency, min_samples: seen.append(min_samples) or np.zeros(len(adjacency), int),
+        lambda later, degrees, min_samples: seen.append(min_samples) or np.zeros(len(degrees), int),
     )
     A, G = relu_like(32, 50)
     A += np.float32(0.1)

@@ -8,9 +8,11 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import pdist, squareform
 from sklearn.cluster import DBSCAN
 
+import cfcam_core.neighbours
 from cfcam_core import distances
 from cfcam_core.dbscan import dbscan
-from cfcam_core.distances import neighbours
+from cfcam_core.distances import Distances, blocks_of
+from cfcam_core.neighbours import neighbours
 
 
 def exact_squares(features):
@@ -27,6 +29,28 @@ def rank_rule(features, percentile):
     return squares <= doubled[k]
 
 
+def found_pairs(features, **how):
+    """Return what `neighbours` finds as a symmetric matrix of booleans, and the radius."""
+    later, degrees, radius = neighbours(features, **how)
+    octets = np.ascontiguousarray(later.T).view(np.uint8)
+    adjacency = np.unpackbits(octets, axis=1, bitorder="little").astype(np.bool_)
+    assert not adjacency[:, len(features) :].any()
+    adjacency = adjacency[:, : len(features)]
+    assert not np.tril(adjacency).any()
+    adjacency = adjacency | adjacency.T | np.eye(len(features), dtype=np.bool_)
+    np.testing.assert_array_equal(degrees, adjacency.sum(axis=1))
+    return adjacency, radius
+
+
+def labels_of(adjacency, min_samples):
+    """Return `dbscan`'s labels of a symmetric matrix of booleans."""
+    count = len(adjacency)
+    rows = np.zeros((count, -(-count // 64) * 64), np.bool_)
+    rows[:, :count] = np.triu(adjacency, 1)
+    later = np.packbits(rows, axis=1, bitorder="little").view("<u8").T
+    return dbscan(later, adjacency.sum(axis=1), min_samples=min_samples)
+
+
 small_integers = st.integers(2, 40).flatmap(
     lambda n: arrays(np.float32, (n, 3), elements=st.integers(-3, 3).map(float))
 )
@@ -34,7 +58,7 @@ small_integers = st.integers(2, 40).flatmap(
 
 @given(small_integers, st.sampled_from([0.0, 5.0, 25.0, 50.0, 100.0]))
 def test_rank_rule_is_its_definition(features, percentile):
-    adjacency, _ = neighbours(features, percentile=percentile, least=0.0, rule="rank")
+    adjacency, _ = found_pairs(features, percentile=percentile, least=0.0, rule="rank")
     np.testing.assert_array_equal(adjacency, rank_rule(features, percentile))
 
 
@@ -42,18 +66,72 @@ def test_rank_rule_is_its_definition(features, percentile):
 @pytest.mark.parametrize("shape", [(2, 5), (63, 49), (64, 9), (200, 17), (321, 196)])
 def test_rank_rule_on_real_numbers(shape, offset):
     features = np.random.default_rng(0).normal(offset, 1, shape).astype(np.float32)
-    adjacency, radius = neighbours(features, percentile=25, least=0.0, rule="rank")
+    adjacency, radius = found_pairs(features, percentile=25, least=0.0, rule="rank")
     np.testing.assert_array_equal(adjacency, rank_rule(features, 25))
     wanted = np.percentile(np.concatenate([pdist(features.astype(np.float64))] * 2), 25)
     assert radius == pytest.approx(wanted, rel=1e-12)
 
 
-def test_a_misleading_sample_changes_nothing(monkeypatch):
-    features = np.random.default_rng(1).normal(size=(130, 8)).astype(np.float32)
-    wanted = rank_rule(features, 25)
-    monkeypatch.setattr(distances, "STRIDE", 5000)  # two values: the bracket cannot hold
-    adjacency, _ = neighbours(features, percentile=25, least=0.0, rule="rank")
-    np.testing.assert_array_equal(adjacency, wanted)
+@pytest.mark.parametrize("shape", [(700, 20), (1601, 3)])
+@pytest.mark.parametrize("percentile", [0.0, 3.0, 25.0, 99.0, 100.0])
+def test_rank_rule_where_a_sample_comes_first(shape, percentile):
+    rng = np.random.default_rng(4)
+    for features in (rng.normal(size=shape), rng.integers(-3, 4, shape)):
+        single = features.astype(np.float32)
+        adjacency, _ = found_pairs(single, percentile=percentile, least=0.0, rule="rank")
+        np.testing.assert_array_equal(adjacency, rank_rule(single, percentile))
+
+
+@pytest.mark.parametrize("says", [-1.0, 0.0, 1e-3, 16.0, 1e30, np.inf])
+def test_a_misleading_sample_changes_nothing(monkeypatch, says):
+    features = np.random.default_rng(1).normal(size=(300, 8)).astype(np.float32)
+    sample = np.full(500, says, np.float32)
+    monkeypatch.setattr(Distances, "sample", lambda self: sample)
+    adjacency, _ = found_pairs(features, percentile=25, least=0.0, rule="rank")
+    np.testing.assert_array_equal(adjacency, rank_rule(features, 25))
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_rank_in_the_rim_of_its_bracket_is_not_believed(monkeypatch, side):
+    rng = np.random.default_rng(7)
+    features = rng.normal(size=(2, 6))[rng.integers(0, 2, 300)]
+    features = (features + rng.normal(0, 3e-4, features.shape)).astype(np.float32)
+    wanted, error = rank_rule(features, 25), Distances.of(features).error
+    limit = exact_squares(features)[wanted].max()
+    for inside in np.geomspace(1e-3, 1, 30):
+        sample = np.full(500, limit + side * (2 - inside) * error, np.float32)
+        monkeypatch.setattr(Distances, "sample", lambda self, sample=sample: sample)
+        adjacency, _ = found_pairs(features, percentile=25, least=0.0, rule="rank")
+        np.testing.assert_array_equal(adjacency, wanted)
+
+
+def test_working_memory_is_given_back():
+    found_pairs(np.eye(70, dtype=np.float32), percentile=25, least=0.0, rule="rank")
+    assert vars(distances._memory)
+    distances.release_scratch()
+    assert not vars(distances._memory)
+
+
+def test_a_byte_counts_the_rows_of_a_block():
+    assert max(block.rows for block in blocks_of(10_000)) < 256
+
+
+@pytest.mark.parametrize("count", [256, 500, 1600])
+def test_a_sample_saves_nearly_all_of_the_work(monkeypatch, count):
+    rng = np.random.default_rng(5)
+    features = (rng.normal(size=(8, 30))[rng.integers(0, 8, count)] * 2).astype(np.float32)
+    features += rng.normal(size=features.shape).astype(np.float32)
+    kept, split = [], cfcam_core.neighbours._split
+
+    def counting(*args):
+        near, eights, values = split(*args)
+        kept.append(len(values) / (count * (count - 1) / 2))
+        return near, eights, values
+
+    monkeypatch.setattr(cfcam_core.neighbours, "_split", counting)
+    found_pairs(features, percentile=25, least=0.0, rule="rank")
+    assert len(kept) == 1
+    assert kept[0] < 0.3
 
 
 def test_error_bound_holds_and_is_not_idle():
@@ -62,18 +140,32 @@ def test_error_bound_holds_and_is_not_idle():
         features = (rng.lognormal(0, 2, (150, 1)) * rng.normal(offset, 1, (150, 60))).astype(
             np.float32
         )
-        table = distances._DistanceTable.of(features)
+        table = Distances.of(features)
         exact = exact_squares(features)
         worst = 0.0
-        for i, block in table.blocks:
+        for first, rows, width, _ in blocks_of(150):
+            block = table.block(first, rows, width)[:, : 150 - first]
             here = np.isfinite(block)
-            worst = max(worst, np.abs(block - exact[i : i + len(block), i:])[here].max())
+            error = np.abs(block - exact[first : first + rows, first:])
+            worst = max(worst, error[here].max())
         assert 0 < worst <= table.error < 1e4 * worst
+
+
+@pytest.mark.parametrize("count", [2, 63, 64, 65, 192, 1000, 2049])
+def test_blocks_hold_every_pair_once_and_nothing_else_finite(count):
+    features = np.random.default_rng(6).normal(size=(count, 4)).astype(np.float32)
+    table = Distances.of(features)
+    pairs = np.zeros((count, count), np.intp)
+    for first, rows, width, _ in blocks_of(count):
+        finite = np.isfinite(table.block(first, rows, width))
+        assert not finite[:, count - first :].any()
+        pairs[first : first + rows, first:] += finite[:, : count - first]
+    np.testing.assert_array_equal(pairs, np.triu(np.ones_like(pairs), 1))
 
 
 def test_least_radius_applies():
     features = np.array([[0], [1e-3], [2e-3], [1]], np.float32)
-    adjacency, radius = neighbours(features, percentile=0, least=0.01, rule="rank")
+    adjacency, radius = found_pairs(features, percentile=0, least=0.01, rule="rank")
     assert radius == 0.01
     np.testing.assert_array_equal(adjacency.sum(axis=1), [3, 3, 3, 1])
 
@@ -82,7 +174,7 @@ def test_least_radius_applies():
 def test_dbscan_equals_scikit_learn(features, min_samples, radius):
     apart = squareform(pdist(features))
     wanted = DBSCAN(eps=radius, min_samples=min_samples, metric="precomputed").fit(apart).labels_
-    np.testing.assert_array_equal(dbscan(apart <= radius, min_samples=min_samples), wanted)
+    np.testing.assert_array_equal(labels_of(apart <= radius, min_samples), wanted)
 
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 500])
@@ -91,7 +183,7 @@ def test_dbscan_equals_scikit_learn_beyond_one_word(count):
     apart = squareform(pdist(rng.integers(0, 40, (count, 2)).astype(float)))
     for radius, least in [(2.0, 3), (3.0, 4), (4.0, 8), (1.0, 2)]:
         wanted = DBSCAN(eps=radius, min_samples=least, metric="precomputed").fit(apart).labels_
-        np.testing.assert_array_equal(dbscan(apart <= radius, min_samples=least), wanted)
+        np.testing.assert_array_equal(labels_of(apart <= radius, least), wanted)
 
 
 @pytest.mark.parametrize("shape", [(40, 4), (40, 15), (40, 16), (300, 49), (90, 300)])
@@ -117,31 +209,31 @@ def test_near_ties_are_decided_exactly(rule):
             features = np.repeat(rng.normal(size=(7, 6)), 3, axis=0).astype(np.float32)
             features += rng.normal(0, 1e-7, features.shape).astype(np.float32)
         if rule == "rank":
-            adjacency, _ = neighbours(features, percentile=25, least=0.0, rule="rank")
+            adjacency, _ = found_pairs(features, percentile=25, least=0.0, rule="rank")
             np.testing.assert_array_equal(adjacency, rank_rule(features, 25))
         else:
             squares = exact_squares(features)
-            adjacency, radius = neighbours(features, percentile=25, least=0.0, rule="float32")
+            adjacency, radius = found_pairs(features, percentile=25, least=0.0, rule="float32")
             np.testing.assert_array_equal(adjacency, squares <= radius * radius)
 
 
 @pytest.mark.parametrize("size", [300_000, 2_000_000])
 def test_very_long_features(size):
     features = np.random.default_rng(0).normal(size=(3, size)).astype(np.float32)
-    adjacency, _ = neighbours(features, percentile=25, least=0.0, rule="rank")
+    adjacency, _ = found_pairs(features, percentile=25, least=0.0, rule="rank")
     np.testing.assert_array_equal(adjacency, rank_rule(features, 25))
 
 
 def test_a_common_offset_does_not_blur_the_table():
     features = np.random.default_rng(1).normal(1e4, 1, (100, 30)).astype(np.float32)
-    table = distances._DistanceTable.of(features)
+    table = Distances.of(features)
     assert table.error < 1e-3 * exact_squares(features).max()
 
 
 def test_dbscan_gives_a_shared_border_point_to_the_first_cluster():
     x = np.array([0, 0.4, 0.8, 1.8, 2.8, 3.2, 3.6])
     near = np.abs(x[:, None] - x) <= 1.0001
-    assert dbscan(near, min_samples=4).tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert labels_of(near, 4).tolist() == [0, 0, 0, 0, 1, 1, 1]
 
 
 def compare_with_public_steps(rng, shape, dead, min_samples=4):
@@ -151,7 +243,7 @@ def compare_with_public_steps(rng, shape, dead, min_samples=4):
     full = np.linalg.norm(features[:, None] - features[None], axis=2)
     np.fill_diagonal(full, np.inf)
     wanted_radius = max(np.percentile(full[full != np.inf], 25), 1e-5)
-    adjacency, radius = neighbours(features, percentile=25, least=1e-5, rule="float32")
+    adjacency, radius = found_pairs(features, percentile=25, least=1e-5, rule="float32")
     assert radius == float(wanted_radius)
     wanted = DBSCAN(eps=wanted_radius, min_samples=min_samples).fit(features).labels_
-    np.testing.assert_array_equal(dbscan(adjacency, min_samples=min_samples), wanted)
+    np.testing.assert_array_equal(labels_of(adjacency, min_samples), wanted)

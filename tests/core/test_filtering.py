@@ -69,15 +69,18 @@ def test_gaussian_is_its_definition():
     np.testing.assert_allclose(gaussian(g[None], sigma=1.3)[0], wanted, atol=1e-6)
 
 
-def test_bilateral_is_its_definition():
+@pytest.mark.parametrize("shape", [(5, 6), (37, 21), (300,), (7, 8, 13)])
+def test_bilateral_is_its_definition(shape):
     rng = np.random.default_rng(5)
-    maps = rng.normal(0, [[[1e-4]], [[3.0]]], (2, 5, 6)).astype(np.float32)
-    place = np.stack(np.indices((5, 6))).reshape(2, -1).T
-    apart = ((place[:, None] - place[None]) ** 2).sum(axis=2)
+    spread = np.array([1e-4, 3.0]).reshape(-1, *[1] * len(shape))
+    maps = rng.normal(0, spread, (2, *shape)).astype(np.float32)
+    place = np.stack(np.indices(shape)).reshape(len(shape), -1).T
+    steps = place[:, None] - place[None]
+    apart = np.where(np.abs(steps).max(axis=2) > 4 * 1.3, np.inf, (steps**2).sum(axis=2))
     for g, got in zip(maps, bilateral(maps, sigma_spatial=1.3, sigma_range=0.6), strict=True):
         v = g.ravel().astype(np.float64)
         w = np.exp(-apart / (2 * 1.3**2) - (v[:, None] - v) ** 2 / (2 * (0.6 * v.std()) ** 2))
-        wanted = (w @ v / w.sum(axis=1)).reshape(5, 6)
+        wanted = (w @ v / w.sum(axis=1)).reshape(shape)
         np.testing.assert_allclose(got, wanted, atol=2e-6 * v.std())
 
 
