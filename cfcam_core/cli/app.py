@@ -15,9 +15,9 @@ from typing import Annotated, Any
 import typer
 
 import cfcam_core as cfcam
-from cfcam_core.cli import INTERRUPTED, exporting
+from cfcam_core.cli import INTERRUPTED, exporting, listing
 from cfcam_core.cli.explaining import Job, run
-from cfcam_core.cli.inputs import open_file, read_labels
+from cfcam_core.cli.inputs import open_file, read_labels, read_size
 from cfcam_core.cli.tables import put, show
 from cfcam_core.images import PREPROCESSINGS
 from cfcam_core.methods import METHODS
@@ -32,6 +32,13 @@ app = typer.Typer(
 )
 
 ModelOption = Annotated[Path, typer.Option("--model", "-m", help="Model file, such as model.onnx.")]
+LAYER_HELP = (
+    "Layer to look at: a name or number of `cfcam layers`, the path of a module (`features.18`), "
+    "or `input`. Default: chosen."
+)
+OutputOption = Annotated[
+    str | None, typer.Option(help="Output of the model to explain. Default: chosen.")
+]
 ProviderOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -54,6 +61,11 @@ def _one_of(names: Collection[str]) -> Callable[[str | None], str | None]:
 
 def _options(names: Collection[str]) -> str:
     return ", ".join(names)
+
+
+def _output(name: str | None) -> dict[str, str]:
+    """Return what a model is opened with: an output, if one is named."""
+    return {} if name is None else {"output": name}
 
 
 @contextmanager
@@ -100,13 +112,10 @@ def explain(
     ],
     model: ModelOption,
     layer: Annotated[
-        str | None,
-        typer.Option(
-            "--layer",
-            "-l",
-            help="Layer to look at: a name, or a number of `cfcam layers`. Default: chosen.",
-        ),
+        list[str] | None,
+        typer.Option("--layer", "-l", help=f"{LAYER_HELP} May be repeated: the maps are fused."),
     ] = None,
+    output: OutputOption = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -137,6 +146,14 @@ def explain(
             "Default: imagenet, unit for models with one channel, raw for those of integers.",
         ),
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            help="Height and width of the pictures that the model gets, or one number for both, "
+            "where the model leaves them open. Default: 224.",
+        ),
+    ] = None,
     provider: ProviderOption = None,
     activations: Annotated[
         str | None,
@@ -151,6 +168,7 @@ def explain(
 ) -> None:
     """Write a heatmap over each image (.cfcam.png) and everything behind it (.cfcam.npz)."""
     named = {
+        "output": output,
         "providers": provider,
         "activations": activations,
         "gradients": gradients,
@@ -164,12 +182,14 @@ def explain(
         job = Job(
             backend=open_file(model, **options),
             out=out,
-            layer=layer,
+            layers=layer or (),
+            output=output,
             target=target,
             labels=None if labels is None else read_labels(labels),
             method=method,
             preset=preset or "default",
             preprocess=preprocess,
+            size=None if size is None else read_size(size),
         )
         failures = run(job, images)
     if failures:
@@ -179,61 +199,34 @@ def explain(
 @app.command()
 def layers(
     model: Annotated[Path, typer.Argument(help="Model file, such as model.onnx.")],
+    *,
+    output: OutputOption = None,
 ) -> None:
     """List the layers that can be explained, in the order of execution, the default marked."""
     with _one_line_errors():
-        found = open_file(model).layers()
-        titles: tuple[str, ...] = ("#", "layer", "shape", "kind", "module", "")
-        rows: list[tuple[str, ...]] = [
-            (
-                str(index),
-                layer.name,
-                " x ".join("?" if n is None else str(n) for n in layer.shape),
-                layer.kind,
-                layer.module,
-                "default" if layer.is_default else "",
-            )
-            for index, layer in enumerate(found)
-        ]
-        if not any(layer.module for layer in found):
-            titles, *rows = [(*row[:4], row[5]) for row in (titles, *rows)]
-        if not rows:
-            raise cfcam.LayerNotFoundError(
-                f"{str(model)!r} has no layer with a spatial grid that all paths run through; "
-                "a tensor between can still be named: cfcam explain --layer NAME"
-            )
-        show(titles, rows)
+        show(*listing.table(open_file(model, **_output(output))))
 
 
 @app.command()
 def export(
     *,
     model: Annotated[Path, typer.Argument(help="Model file, such as model.onnx.")],
-    layer: Annotated[
-        str | None,
-        typer.Option(
-            "--layer",
-            "-l",
-            help="Layer to look at: a name, or a number of `cfcam layers`. Default: chosen.",
-        ),
-    ] = None,
+    layer: Annotated[str | None, typer.Option("--layer", "-l", help=LAYER_HELP)] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="File to write. Default: model.explain.onnx, here."),
     ] = None,
-    output: Annotated[
-        str | None, typer.Option(help="Output of the model to explain. Default: chosen.")
-    ] = None,
+    output: OutputOption = None,
     with_map: Annotated[
         bool, typer.Option("--with-map", help="Make the Grad-CAM map inside the file, too.")
     ] = False,
 ) -> None:
     """Write a model that any runtime explains with: logits, activations, gradients."""
     with _one_line_errors():
-        options = {} if output is None else {"output": output}
-        opened = open_file(model, **options)
         place = out or exporting.export_path(model)
-        put(exporting.export(opened, place, layer=layer, with_map=with_map))
+        opened = open_file(model, **_output(output))
+        for line in exporting.export(opened, place, layer=layer, with_map=with_map):
+            put(line)
 
 
 @app.command()

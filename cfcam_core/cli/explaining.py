@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,17 @@ import typer
 
 import cfcam_core as cfcam
 from cfcam_core import png
-from cfcam_core.cli.inputs import MARK, Labels, check_labels, find_class, find_images, output_stems
+from cfcam_core.backend import SeveralLayers
+from cfcam_core.cli.inputs import (
+    MARK,
+    Labels,
+    Place,
+    at_layers,
+    check_labels,
+    find_class,
+    find_images,
+    output_stems,
+)
 from cfcam_core.cli.tables import show
 from cfcam_core.errors import BlankMapWarning, InvalidInputError, LayerNotFoundError
 from cfcam_core.files import make_folder, replacing
@@ -32,12 +42,14 @@ class Job:
 
     backend: cfcam.Backend
     out: Path
-    layer: str | None
+    layers: Sequence[str]
+    output: str | None
     target: str | None
     labels: Labels | None
     method: str
     preset: str
     preprocess: str | None
+    size: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,7 @@ class Plan:
     wanted: ModelInput
     preprocess: str
     target: int | None
-    layer: str | int | None
+    layers: list[Place]
 
 
 def run(job: Job, given: Sequence[Path]) -> dict[Path, str]:
@@ -90,40 +102,48 @@ def run(job: Job, given: Sequence[Path]) -> dict[Path, str]:
 
 def _plan(job: Job) -> Plan:
     """Settle what is the same for all images; a small picture as a trial shows what fits none."""
-    wanted = ModelInput.of(job.backend)
+    wanted = _sized(ModelInput.of(job.backend), job.size)
     preprocess = job.preprocess or default_preprocessing(wanted)
     target = None if job.target is None else find_class(job.target, job.labels)
     trial = prepare(TRIAL, wanted, preprocess)
-    layer, capture = _capture(job, trial, target)
-    if capture.activations.ndim != 4:
-        raise LayerNotFoundError(
-            f"layer {capture.layer!r} has no grid of rows and columns to lay over a picture: its "
-            f"activations are {capture.activations.shape[1:]}; choose another with --layer, all "
-            "are listed by: cfcam layers"
-        )
+    layers, captures = at_layers(
+        job.layers, job.backend, lambda each: (each, _captures(job.backend, trial, each, target))
+    )
+    for one in captures:
+        if one.activations.ndim != 4:
+            raise LayerNotFoundError(
+                f"layer {one.layer!r} has no grid of rows and columns to lay over a picture: its "
+                f"activations are {one.activations.shape[1:]}; choose another with --layer, all "
+                "are listed by: cfcam layers"
+            )
     if job.labels is not None:
-        scores = job.backend.scores(trial) if capture.scores is None else capture.scores
+        known = captures[0].scores
+        scores = job.backend.scores(trial) if known is None else known
         note = check_labels(job.labels, scores.shape[1])
         if note:
             _say(note)
-    return Plan(job, wanted, preprocess, target, layer)
+    return Plan(job, wanted, preprocess, target, layers)
 
 
-def _capture(job: Job, batch: Any, target: int | None) -> tuple[str | int | None, cfcam.Capture]:
-    """Run the model at the layer that ``--layer`` means: a name, else a number in the list."""
-    try:
-        return job.layer, job.backend.capture(batch, layer=job.layer, target=target)
-    except LayerNotFoundError as error:
-        if job.layer is None:
-            raise LayerNotFoundError(
-                "the model has no layer with a spatial grid that all paths run through; "
-                "name a tensor between with --layer"
-            ) from error
-        try:
-            index = int(job.layer)
-        except ValueError:
-            raise LayerNotFoundError(f"{error}; all are listed by: cfcam layers") from error
-    return index, job.backend.capture(batch, layer=index, target=target)
+def _sized(wanted: ModelInput, size: tuple[int, int] | None) -> ModelInput:
+    """Return the input in the size that the user wants; half open ones the backend checks."""
+    if size is None:
+        return wanted
+    if size != wanted.size and not wanted.is_size_free:
+        raise InvalidInputError(
+            f"--size {size[0]}x{size[1]} does not fit: the model takes pictures of "
+            f"{wanted.size[0]}x{wanted.size[1]} alone; leave --size out"
+        )
+    return replace(wanted, size=size)
+
+
+def _captures(
+    backend: cfcam.Backend, batch: Any, layers: list[Place], target: int | None
+) -> Sequence[cfcam.Capture]:
+    """Run the model as `cfcam_core.explain` does for several layers."""
+    if isinstance(backend, SeveralLayers):
+        return backend.captures(batch, layers=layers, target=target)
+    return [backend.capture(batch, layer=layer, target=target) for layer in layers]
 
 
 def _summary(plan: Plan) -> str:
@@ -131,9 +151,11 @@ def _summary(plan: Plan) -> str:
     height, width = wanted.size
     size = f"input {wanted.channels} x {height} x {width}"
     if wanted.is_size_free:
-        size += " (the model leaves the size open)"
+        hint = "; another with --size" if plan.job.size is None else ""
+        size += f" (the model leaves the size open{hint})"
+    output = f", output {plan.job.output}" if plan.job.output else ""
     preset = f", preset {plan.job.preset}" if plan.job.method == "cf-cam" else ""
-    return f"{size}, preprocess {plan.preprocess}, method {plan.job.method}{preset}"
+    return f"{size}{output}, preprocess {plan.preprocess}, method {plan.job.method}{preset}"
 
 
 def _explain(plan: Plan, image: Path, results: Path) -> cfcam.Explanation:
@@ -145,7 +167,7 @@ def _explain(plan: Plan, image: Path, results: Path) -> cfcam.Explanation:
         explanation = cfcam.explain(
             plan.job.backend,
             batch,
-            layer=plan.layer,
+            layer=plan.layers,
             target=plan.target,
             method=plan.job.method,
             settings=cfcam.Settings.preset(plan.job.preset),
@@ -162,7 +184,7 @@ def _row(
     image: Path, explanation: cfcam.Explanation, labels: Labels | None, share: str
 ) -> tuple[str, ...]:
     index = int(explanation.targets[0])
-    name = (labels or {}).get(index, "")
+    name = (labels or {}).get(index, "").split(",")[0]  # without synonyms
     logit = part = "-"
     known = index >= 0  # a model that has its gradients inside may not say of which class
     if known and explanation.scores is not None:
@@ -178,11 +200,10 @@ def _row(
 
 
 def _brief(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Return the rows with file names for paths where they differ, and classes without synonyms."""
+    """Return the rows with file names for paths where they differ."""
     taken = Counter(Path(image).name for image, *_ in rows)
     return [
-        (image if taken[Path(image).name] > 1 else Path(image).name, name.split(",")[0], *rest)
-        for image, name, *rest in rows
+        (image if taken[Path(image).name] > 1 else Path(image).name, *rest) for image, *rest in rows
     ]
 
 

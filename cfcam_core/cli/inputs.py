@@ -1,21 +1,31 @@
-"""What the user named: image files and folders, a file of class names, a class."""
+"""What the user named: files of images and class names, a class, layers, a size."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cfcam_core as cfcam
-from cfcam_core.errors import BackendNotFoundError, InvalidInputError
+from cfcam_core.errors import BackendNotFoundError, InvalidInputError, LayerNotFoundError
 from cfcam_core.images import SUFFIXES
 
 MARK = ".cfcam"
 """Stands between stem and suffix of every file that ``cfcam explain`` writes."""
 
+NO_LAYER = (
+    "the model has no layer with a spatial grid that all paths run through; "
+    "name a tensor between with --layer, or try the picture itself: --layer input"
+)
+"""What is said where there is no default layer."""
+
 Labels = Mapping[int, str]
+Place = str | int | None
+T = TypeVar("T")
 
 
 def open_file(path: Path, **options: Any) -> cfcam.Backend:
@@ -143,7 +153,7 @@ def find_class(target: str, labels: Labels | None) -> int:
     Raises
     ------
     InvalidInputError
-        No such name (the closest are given), several classes of it, or a name without labels.
+        No such name (the nearest are given), several classes of it, or a name without labels.
     """
     try:
         return int(target)
@@ -165,9 +175,65 @@ def find_class(target: str, labels: Labels | None) -> int:
             "indices"
         )
     every = {part.casefold(): part for names in parts.values() for part in names}
-    close = [every[name] for name in get_close_matches(wanted, every)]
+    words = re.compile(rf"\b{re.escape(wanted)}\b")
+    near = dict.fromkeys([*filter(words.search, every), *get_close_matches(wanted, every)])
+    close = [every[name] for name in near][:5]
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see the labels file"
     raise InvalidInputError(f"target {target!r} is in none of the {len(labels)} labels; {hint}")
+
+
+def at_layers(given: Sequence[str], backend: cfcam.Backend, use: Callable[[list[Place]], T]) -> T:
+    """Return what `use` makes of the layers that ``--layer`` means; of ``[None]`` without any.
+
+    A text of digits is a number in the list of ``cfcam layers``, unless a layer there has that
+    name. Outside the list it may be a tensor between, as some exporters number theirs; but not in
+    a model with modules, whose paths may end in any number.
+
+    Raises
+    ------
+    LayerNotFoundError
+        `use` finds no such layer.
+    """
+    if not given:
+        try:
+            return use([None])
+        except LayerNotFoundError as error:
+            raise LayerNotFoundError(NO_LAYER) from error
+    listed = backend.layers()
+    names, numbers = {layer.name for layer in listed}, range(-len(listed), len(listed))
+    meant: list[Place] = [
+        int(text) if re.fullmatch("-?[0-9]+", text) and text not in names else text
+        for text in given
+    ]
+    try:
+        return use(meant)
+    except LayerNotFoundError as error:
+        named: list[Place] = [
+            text if isinstance(place, int) and place not in numbers else place
+            for text, place in zip(given, meant, strict=True)
+        ]
+        if named != meant and not any(layer.module for layer in listed):
+            with suppress(LayerNotFoundError):
+                return use(named)
+        raise LayerNotFoundError(f"{error}; all are listed by: cfcam layers") from error
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """Return the height and width that ``--size`` means: ``HxW``, or one number for both.
+
+    Raises
+    ------
+    InvalidInputError
+        It is neither, or a number is 0 or has more than four digits.
+    """
+    found = re.fullmatch("([1-9][0-9]{0,3})(?:x([1-9][0-9]{0,3}))?", text.casefold())
+    if found is None:
+        raise InvalidInputError(
+            f"the size {text!r} is not understood; wanted height x width, such as 224x320, or one "
+            "number for both, up to 9999"
+        )
+    height, width = found.groups()
+    return int(height), int(width or height)
 
 
 def check_labels(labels: Labels, classes: int) -> str | None:

@@ -19,7 +19,7 @@ import json
 import warnings
 from pathlib import Path
 import numpy as np
-from cfcam_core import Capture, InvalidInputError, Layer, LayerNotFoundError
+from cfcam_core import Capture, InvalidInputError, Layer, LayerNotFoundError, UnsupportedOpError
 from cfcam_core.targets import resolve_targets
 
 class Tiny:
@@ -29,9 +29,11 @@ class Tiny:
         self.input_shape = tuple(spec.get("shape", (None, 3, 16, 16)))
         self.input_layout = spec.get("layout", "channels_first")
         self.extra_layers = spec.get("layers", [])
+        self.between = spec.get("between", [])  # tensors that have a name and are not listed
         self.module = spec.get("module", "")
         self.blank = spec.get("blank", False)
         self.fault = spec.get("fault")
+        self.operator = spec.get("operator")
         self.is_token_model = spec.get("tokens", False)
         self.only_extra = spec.get("only_extra", False)
         rng = np.random.default_rng(0)
@@ -58,10 +60,12 @@ class Tiny:
     def capture(self, x, *, layer=None, target=None):
         if self.fault:
             raise InvalidInputError(self.fault)
+        if self.operator:
+            raise UnsupportedOpError(f"{self.operator} has no gradient")
         names = [each.name for each in self.layers()]
         if isinstance(layer, int) and -len(names) <= layer < len(names):
             layer = names[layer]
-        if (layer or "relu/out") not in names:
+        if (layer or "relu/out") not in [*names, *self.between]:
             raise LayerNotFoundError(f"no layer {layer!r}; did you mean 'relu/out'? pass layer=")
         A, size = self.forward(x)
         scores = A.mean(axis=(2, 3)) @ self.head.T

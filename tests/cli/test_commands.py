@@ -48,6 +48,12 @@ def test_a_model_without_layers_is_said(cfcam, model):
     assert "no layer with a spatial grid" in done.stderr
 
 
+def test_layers_say_which_operators_are_in_the_way(cfcam, model):
+    done = cfcam("layers", model(only_extra=True, operator="Hardmax"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: Hardmax has no gradient\n"
+
+
 def test_a_terminal_gets_a_framed_table_with_nothing_cut_off(terminal, model):
     code, text = terminal("layers", model(layers=["L" * 90]), COLUMNS="60")
     assert code == 0

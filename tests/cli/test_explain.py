@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import cfcam_core
+from cfcam_core.cli.inputs import find_class
 
 
 def test_writes_an_overlay_and_an_archive_per_image(cfcam, model, photo, tmp_path):
@@ -123,6 +124,10 @@ def test_labels_name_the_class_and_choose_it(cfcam, model, photo, tmp_path):
         (["--labels", "none.txt"], "cannot read the labels 'none.txt'"),
         (["--layer", "relu"], "did you mean 'relu/out'? pass layer=; all are listed by"),
         (["--layer", "1"], "no layer 1"),
+        (["--layer", "0", "--layer", "nope"], "no layer 'nope'"),
+        (["--output", "logits"], "the tiny backend does not take output"),
+        (["--size", "16x0"], "the size '16x0' is not understood; wanted height x width"),
+        (["--size", "32"], "--size 32x32 does not fit: the model takes pictures of 16x16 alone"),
         (["--model", "fault.tiny"], "cannot run opset 99"),
         (["--model", "tokens.tiny"], "choose another with --layer"),
         (["--model", "nowhere.tiny"], "name a tensor between with --layer"),
@@ -159,6 +164,57 @@ def test_a_layer_is_a_name_or_else_a_number(cfcam, model, photo, tmp_path):
         done = cfcam("explain", photo(), "-m", model(layers=["1", "middle"]), "--layer", wanted)
         assert done.returncode == 0, done.stderr
         assert cfcam_core.Explanation.load(tmp_path / "cfcam-out/photo.cfcam.npz").layer == meant
+
+
+def test_a_number_is_never_a_tensor_between_if_it_is_in_the_list(cfcam, model, photo, tmp_path):
+    def explained(layer, **spec):
+        tiny = model(layers=["a", "b"], between=["1", "190"], **spec)
+        done = cfcam("explain", photo(), "-m", tiny, "--layer", layer)
+        if done.returncode:
+            return done.stderr.splitlines()[-1]
+        return cfcam_core.Explanation.load(tmp_path / "cfcam-out/photo.cfcam.npz").layer
+
+    assert explained("1") == "b"
+    assert explained("190") == "190"
+    assert explained("191").startswith("error: no layer 191; ")
+    # where there are modules, a number may be the tail of a path
+    assert explained("190", module="body.190").startswith("error: no layer 190; ")
+
+
+def test_several_layers_are_fused_as_in_python(cfcam, model, photo, tmp_path):
+    from cfcam_core.images import ModelInput, prepare, read_image
+
+    tiny = model(layers=["a", "b"], between=["190"])
+    several = ("--layer", "1", "-l", "relu/out", "-l", "190")
+    done = cfcam("explain", photo(), "-m", tiny, *several)
+    assert done.returncode == 0, done.stderr
+    assert "  b + relu/out + 190  " in done.stdout
+    backend = cfcam_core.open_model(tiny)
+    batch = prepare(read_image(tmp_path / "photo.png"), ModelInput.of(backend), "imagenet")
+    expected = cfcam_core.explain(backend, batch, layer=[1, "relu/out", "190"])
+    loaded = cfcam_core.Explanation.load(tmp_path / "cfcam-out/photo.cfcam.npz")
+    assert loaded.layer == expected.layer
+    assert loaded.weights.shape == (1, 3 * 12)
+    np.testing.assert_array_equal(loaded.heatmaps, expected.heatmaps)
+
+
+@pytest.mark.parametrize(("given", "size"), [("32x48", (32, 48)), ("32", (32, 32))])
+def test_an_open_size_can_be_chosen(cfcam, model, photo, tmp_path, given, size):
+    free = model(shape=[None, 3, None, None])
+    done = cfcam("explain", photo(), "--model", free, "--size", given)
+    assert done.returncode == 0, done.stderr
+    height, width = size
+    assert f"input 3 x {height} x {width} (the model leaves the size open), " in done.stderr
+    loaded = cfcam_core.Explanation.load(tmp_path / "cfcam-out/photo.cfcam.npz")
+    assert loaded.heatmaps.shape == (1, *size)
+    assert cfcam("explain", photo(), "--model", model(), "--size", "16x16").returncode == 0
+
+
+def test_a_name_within_others_is_offered_before_those_that_look_like_it():
+    labels = {0: "crate", 1: "tabby, tabby cat", 2: "Egyptian cat", 3: "cattle"}
+    with pytest.raises(cfcam_core.InvalidInputError) as caught:
+        find_class("Cat", labels)
+    assert "did you mean 'tabby cat' or 'Egyptian cat' or 'crate'" in str(caught.value)
 
 
 def test_options_that_do_not_matter_are_noted(cfcam, model, photo, tmp_path):
@@ -199,6 +255,14 @@ def test_without_room_for_both_files_neither_is_written(model, tmp_path, limit, 
     assert list((tmp_path / "cfcam-out").iterdir()) == []
 
 
+def test_pipes_get_whole_paths_and_no_synonyms(cfcam, model, photo, tmp_path):
+    (tmp_path / "names.txt").write_text("African elephant, Loxodonta africana, tusker\n" * 4)
+    photo("in/elephant.jpg")
+    done = cfcam("explain", "in", "-m", model(), "--labels", "names.txt", "--target", "0")
+    assert done.stdout.splitlines()[1].startswith("in/elephant.jpg  0 African elephant  ")
+    assert "Loxodonta" not in done.stdout
+
+
 def test_a_terminal_of_80_columns_gets_short_names(terminal, model, photo, tmp_path):
     for name in ("a/in/elephant.jpg", "a/in/zebra.jpg", "b/in/zebra.jpg"):
         photo(name)
@@ -223,7 +287,8 @@ def test_gray_models_channels_last_and_free_sizes(cfcam, model, photo, tmp_path)
     assert "input 1 x 20 x 24, preprocess unit" in done.stderr
     assert done.stdout.splitlines()[1].split()[3] == "-"
     done = cfcam("explain", photo(), "--model", model("free.tiny", shape=[None, 3, None, None]))
-    assert "input 3 x 224 x 224 (the model leaves the size open)" in done.stderr
+    size = "input 3 x 224 x 224 (the model leaves the size open; another with --size), "
+    assert size in done.stderr
     loaded = cfcam_core.Explanation.load(tmp_path / "cfcam-out/photo.cfcam.npz")
     assert loaded.heatmaps.shape == (1, 224, 224)
 

@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from cfcam_core import Explanation
+from cfcam_core import Explanation, Layer
+from cfcam_core.cli.exporting import export
 from cfcam_core.demo.shipped import MODEL
 
 
@@ -25,8 +26,10 @@ def test_the_file_is_named_after_the_model_and_explains_like_it(
 ) -> None:
     done = cfcam("export", digits)
     assert (done.returncode, done.stderr) == (0, "")
+    size = (tmp_path / "digits.explain.onnx").stat().st_size
     assert done.stdout == (
-        "digits.explain.onnx: 0.5 MB, explains layer conv6_relu, activations ? x 96 x 16 x 16\n"
+        f"digits.explain.onnx: {size / 1e3:.1f} kB, explains layer conv6_relu, "
+        "activations ? x 96 x 16 x 16\n"
     )
     picture = photo()
     for model, out in (("digits.onnx", "a"), ("digits.explain.onnx", "b")):
@@ -82,6 +85,41 @@ def test_a_backend_that_cannot_export_says_so(cfcam, model) -> None:
     done = cfcam("export", model())
     assert (done.returncode, done.stdout) == (2, "")
     assert "pass the original .onnx file" in done.stderr
+
+
+class Writing:
+    """A backend that writes a model and its weights, as for those over 2 GB."""
+
+    def __init__(self, *sizes: int) -> None:
+        self.sizes = sizes
+
+    def layers(self) -> list[Layer]:
+        return [Layer(name, (1, 2, 3, 3), "Relu", module="body.1") for name in ("a", "b", "c")]
+
+    def export(self, path: Path, *, layer: object, with_map: bool) -> Layer:
+        assert layer == 1
+        for name, size in zip(
+            (path.name, f"{path.name}.{with_map}.data"), self.sizes, strict=False
+        ):
+            with path.with_name(name).open("wb") as file:
+                file.truncate(size)  # a hole: takes no room
+        return self.layers()[1]
+
+
+def test_every_file_is_named_with_its_size(tmp_path) -> None:
+    out = tmp_path / "big[1].onnx"
+    first = export(Writing(999_949, 2_500_000_000), out, layer="1", with_map=True)
+    assert first == [
+        f"{out}: 999.9 kB, explains layer b, activations 1 x 2 x 3 x 3",
+        f"{out}.True.data: 2.5 GB, its weights; keep both files in one folder",
+    ]
+    assert export(Writing(999_950, 700), out, layer="1", with_map=True) == [
+        f"{out}: 1.0 MB, explains layer b, activations 1 x 2 x 3 x 3",
+        f"{out}.True.data: 0.7 kB, its weights; keep both files in one folder",
+    ]
+    # weights of an earlier model stay where they are, and are none of this one's
+    (line,) = export(Writing(2_000_000), out, layer="1", with_map=False)
+    assert line.startswith(f"{out}: 2.0 MB, explains")
 
 
 def test_models_that_name_their_own_maps(cfcam, photo, tmp_path) -> None:

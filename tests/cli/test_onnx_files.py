@@ -67,6 +67,21 @@ def test_layers_and_maps_of_an_onnx_file(cfcam, onnx_file, photo, tmp_path):
     assert f"{share:.1%}" in done.stdout
 
 
+def test_another_output_and_several_layers(cfcam, onnx_file, photo, tmp_path):
+    model = onnx_file("Softmax")
+    several = ("--layer", "0", "--layer", "features", "--layer", "input")
+    done = cfcam("explain", photo(), "--model", model, "--output", "flat", *several)
+    assert done.returncode == 0, done.stderr
+    assert "input 3 x 32 x 32, output flat, preprocess imagenet" in done.stderr
+    explanation = cfcam_core.Explanation.load(tmp_path / "cfcam-out/photo.cfcam.npz")
+    assert explanation.layer == "conv + features + x"
+    assert explanation.scores.shape == (1, 6)
+    assert cfcam("layers", model, "--output", "flat").returncode == 0
+    done = cfcam("layers", model, "--output", "nope")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the model has no output 'nope'; it has probabilities" in done.stderr
+
+
 def test_tokens_are_laid_over_the_picture(cfcam, photo, tmp_path):
     """Patches of 4 x 4 behind a class token; the class is how red they are on the whole."""
     rng = np.random.default_rng(0)
