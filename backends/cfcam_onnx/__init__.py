@@ -15,11 +15,10 @@ from typing import Any
 from cfcam_core.backend import Layer
 from cfcam_core.errors import InvalidInputError
 from cfcam_onnx._backend import OnnxBackend as OnnxBackend
-from cfcam_onnx._format import Facts
 from cfcam_onnx._limits import Limits as Limits
 from cfcam_onnx._reading import read_model
+from cfcam_onnx._ready import OURS, Facts, Tensors
 from cfcam_onnx._ready import ReadyBackend as ReadyBackend
-from cfcam_onnx._ready_tensors import OURS, Tensors
 
 __all__ = ["Limits", "OnnxBackend", "ReadyBackend", "export", "open_model"]
 
@@ -109,33 +108,25 @@ def export(
     *,
     layer: Any = None,
     output: str | None = None,
+    look_through: bool = True,
+    limits: Limits | None = None,
     with_map: bool = False,
 ) -> Layer:
-    """Write a model that explains itself, for any runtime; see `OnnxBackend.export`.
+    """Write a model that explains itself, for any runtime.
 
     Parameters
     ----------
-    model : str, path, bytes or onnx.ModelProto
-        As for `open_model`.
-    path : str or path
-        Where to write, ending in ``.onnx``.
-    layer : str, int or Layer, optional
-        As for `OnnxBackend.capture`.
-    output : str, optional
-        Name of the output to explain.
-    with_map : bool
-        Whether the file also makes the Grad-CAM map itself.
-
-    Returns
-    -------
-    Layer
-        The layer, in the shape that it has in the file: (N, C, *s).
+    model, output, look_through, limits : optional
+        See `OnnxBackend`.
+    path, layer, with_map : optional
+        See `OnnxBackend.export`, and there also what is returned, raised and warned of.
 
     Examples
     --------
     >>> cfcam_onnx.export("model.onnx", "model.explain.onnx")  # doctest: +SKIP
     """
-    return OnnxBackend(model, output=output).export(path, layer=layer, with_map=with_map)
+    opened = OnnxBackend(model, output=output, look_through=look_through, limits=limits)
+    return opened.export(path, layer=layer, with_map=with_map)
 
 
 def _warn_of_two_runtimes() -> None:

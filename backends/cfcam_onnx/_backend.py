@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 from cfcam_core.backend import Backend, Layer, SeveralLayers
 from cfcam_core.capture import Capture
 from cfcam_core.errors import InvalidInputError
-from cfcam_core.targets import resolve_targets
+from cfcam_onnx._arrays import as_layer, captured, seeds
 from cfcam_onnx._cache import Entries, find_cache
 from cfcam_onnx._classifier import Classifier
-from cfcam_onnx._export import write_export
 from cfcam_onnx._inputs import Sizes, read_inputs
-from cfcam_onnx._layers import Site
+from cfcam_onnx._layers.sites import Site
 from cfcam_onnx._limits import Limits
 from cfcam_onnx._programs import COTANGENT, EXPLAIN_TOP
+from cfcam_onnx._ready import write_export
 from cfcam_onnx._session import check_providers
 from cfcam_onnx._sessions import Sessions
-from cfcam_onnx._tokens import Fold
 
 
 class OnnxBackend(Backend, SeveralLayers):
@@ -41,7 +40,8 @@ class OnnxBackend(Backend, SeveralLayers):
         output that has such a shape.
     look_through : bool
         Whether to explain what a closing Softmax, Sigmoid or the like reads: the logits, not the
-        probabilities. False: explain the output as it is.
+        probabilities, and as they were before they were quantized. False: explain the output as
+        it is.
     providers : sequence of str, optional
         onnxruntime's execution providers, the preferred first. Default: CUDA where this
         onnxruntime has it, then CPU.
@@ -68,8 +68,13 @@ class OnnxBackend(Backend, SeveralLayers):
     Models quantized in the QDQ format have straight-through gradients: rounding counts for nothing,
     and what is cut off at an end of the integers' range has the gradient zero.
 
-    Where shape inference leaves sizes open, the model is run on noise when it is opened; open
-    image sizes are then taken to be 224 x 256, 96 x 128 and 320 x 384 (see `cfcam_onnx._probe`).
+    Where shape inference leaves sizes open or may be wrong, the model is run on noise when it is
+    opened; open image sizes are then taken to be 224 x 256, 21 x 27 and 331 x 395, or others where
+    the model refuses these (see `cfcam_onnx._probe`). A model that does something else on images
+    smaller or larger than all of them may be explained wrongly there.
+
+    Weights beside the model's file are mapped, not read: replace that file by renaming a new one,
+    for writing into it while the model is open mixes old and new weights or ends the process.
     """
 
     def __init__(
@@ -106,8 +111,7 @@ class OnnxBackend(Backend, SeveralLayers):
     @property
     def input_layout(self) -> str:
         """``channels_first`` or ``channels_last``: where the (first) input has its channels."""
-        last = self._model.inputs[0].channels not in (None, 1)
-        return "channels_last" if last else "channels_first"
+        return self._model.inputs[0].layout
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
@@ -126,10 +130,10 @@ class OnnxBackend(Backend, SeveralLayers):
 
     @property
     def logits_behind(self) -> tuple[str, ...]:
-        """Operators behind the logits that were looked through; empty if there are none.
+        """Operators behind the logits that were looked through, the last first; may be empty.
 
         ``("Softmax",)`` means that the model returns probabilities, but scores and gradients are
-        those of the logits.
+        those of the logits; ``("QuantizeLinear",)`` that it rounds the logits and cuts them off.
         """
         return self._model.logits_behind
 
@@ -145,7 +149,7 @@ class OnnxBackend(Backend, SeveralLayers):
 
         It has at least 2 positions an axis. The shapes are the tensors' own, also of tokens.
         """
-        return self._model.layers()
+        return self._model.layers.listed()
 
     def capture(self, inputs: Any, *, layer: Any = None, target: Any = None) -> Capture:
         """Run the model and return activations, gradients, logits and targets.
@@ -167,7 +171,7 @@ class OnnxBackend(Backend, SeveralLayers):
         Capture
             Channels first, float32. Tokens (N, T, C) that are patches of a picture come as maps
             (N, C, rows, columns); those in front of them, such as a class token, are left out
-            (see `cfcam_onnx._tokens`).
+            (see `cfcam_onnx._layers.tokens`).
 
         Raises
         ------
@@ -201,24 +205,28 @@ class OnnxBackend(Backend, SeveralLayers):
         InvalidInputError, LayerNotFoundError, UnsupportedOpError
             As for `capture`.
         """
-        places = [self._model.resolve(layer) for layer in layers]
+        places = [self._model.layers.resolve(layer) for layer in layers]
         names = list(dict.fromkeys(place.name for place in places))
         feeds, samples = read_inputs(inputs, self._model.inputs)
         if not names:
             return []
         session, batch = self._sessions("gradient", *names), self._model.batch
         sent = session.placed(feeds) if batch is None else feeds
-        targets, cotangents = self._targets(target, sent, samples)
+        targets, cotangents = seeds(
+            self._model, target, samples, scores=lambda: self._scores(sent, samples)
+        )
         own = self._model.graph.own
         seed = {own(COTANGENT): cotangents, own(EXPLAIN_TOP): np.array(target is None)}
         logits, *found = session.in_batches({**sent, **seed}, samples, batch)
         if target is None:
             targets = logits.argmax(axis=1)
-        pairs = dict(
-            zip(names, zip(found[: len(names)], found[len(names) :], strict=True), strict=True)
-        )
+        pairs = zip(found[: len(names)], found[len(names) :], strict=True)
+        made = dict(zip(names, pairs, strict=True))
         return [
-            self._captured(where, pairs[where.name], feeds, logits, targets) for where in places
+            captured(
+                self._model, where, made[where.name], feeds=feeds, logits=logits, targets=targets
+            )
+            for where in places
         ]
 
     def scores(self, inputs: Any) -> NDArray[np.float32]:
@@ -267,17 +275,15 @@ class OnnxBackend(Backend, SeveralLayers):
         LayerNotFoundError
             As for `capture`.
         """
-        where = self._model.resolve(layer)
+        where = self._model.layers.resolve(layer)
         feeds, samples = read_inputs(inputs, self._model.inputs)
-        replaced = self._model.maps_of(where).read(activations)
-        if len(replaced) != samples:
+        maps = self._model.maps_of(where).read(activations)
+        if len(maps) != samples:
             raise InvalidInputError(
-                f"there are activations of {len(replaced)} samples and inputs of {samples}; "
+                f"there are activations of {len(maps)} samples and inputs of {samples}; "
                 "wanted as many"
             )
-        if where.prefix is not None:
-            replaced = self._tokens(where, replaced, feeds, samples)
-        feeds[where.name] = np.ascontiguousarray(np.moveaxis(replaced, 1, where.channels))
+        feeds[where.name] = as_layer(where, maps, self._in_front(where, feeds, samples))
         (logits,) = self._sessions("tail", where.name).in_batches(feeds, samples, self._model.batch)
         return logits.astype(np.float32)
 
@@ -326,57 +332,20 @@ class OnnxBackend(Backend, SeveralLayers):
         ``heatmap`` (N, *size of the input). Tensors of the model with one of these names get
         others. What the file was made from stands in its metadata under ``cfcam.*``.
         """
-        where = self._model.resolve(layer)
+        where = self._model.layers.resolve(layer)
         with self._sessions.advising(where.name):
             return write_export(self._model, where, path, with_map=with_map)
 
     # ------------------------------------------------------------------------------- within
 
-    def _captured(
-        self,
-        where: Site,
-        pair: Sequence[NDArray[Any]],
-        feeds: Mapping[str, NDArray[Any]],
-        logits: NDArray[Any],
-        targets: NDArray[np.intp],
-    ) -> Capture:
-        """Return a layer's activations and gradients as the core has them: channels first."""
-        source = self._model.input_of(where)
-        size = tuple(feeds[source.name].shape[a] for a in source.spatial) if source else None
-        activations, gradients = (np.moveaxis(array, where.channels, 1) for array in pair)
-        fold = self._model.fold(where, activations.shape[-1], size)
-        if fold is not None:
-            activations, gradients = fold.maps(activations), fold.maps(gradients)
-        return Capture(activations, gradients, logits, targets, where.name, size)
-
     def _scores(self, feeds: Mapping[str, Any], samples: int) -> NDArray[np.float32]:
         (logits,) = self._sessions("forward").in_batches(feeds, samples, self._model.batch)
         return logits.astype(np.float32)
 
-    def _tokens(
-        self, where: Site, maps: NDArray[Any], feeds: dict[str, NDArray[Any]], samples: int
-    ) -> NDArray[Any]:
-        """Return maps as tokens (N, C, T); those in front are the model's own."""
-        own = maps[:, :, 0, :0]
-        if where.prefix:
-            session = self._sessions("layer", where.name)
-            (made,) = session.in_batches(feeds, samples, self._model.batch)
-            own = np.moveaxis(made, where.channels, 1)
-        return Fold(where.prefix or 0, maps.shape[2:]).tokens(maps, own)
-
-    def _targets(
-        self, target: Any, feeds: Mapping[str, Any], samples: int
-    ) -> tuple[NDArray[np.intp], NDArray[Any]]:
-        """Return classes and cotangents; the model is run only if the target needs its scores.
-
-        For the arg-max (None) both only hold a place: the program finds them itself.
-        """
-        if target is None:
-            targets, cotangents = np.full(samples, -1), np.zeros((samples, self.classes or 1), "f")
-        elif callable(target) or self.classes is None:
-            targets, cotangents = resolve_targets(target, self._scores(feeds, samples))
-        else:
-            logits = np.broadcast_to(np.float32(0), (samples, self.classes))
-            targets, cotangents = resolve_targets(target, logits)
-        double = self._model.graph.dtype(self._model.logits) == np.float64
-        return targets, cotangents.astype(np.float64) if double else cotangents
+    def _in_front(self, where: Site, feeds: Mapping[str, Any], samples: int) -> NDArray[Any] | None:
+        """Return a layer's own tokens (N, C, T), if some of them are on no grid."""
+        if not where.prefix:
+            return None
+        session = self._sessions("layer", where.name)
+        (made,) = session.in_batches(feeds, samples, self._model.batch)
+        return np.moveaxis(made, where.channels, 1)

@@ -6,9 +6,20 @@ import math
 from collections import Counter
 
 from cfcam_core.errors import InvalidInputError
-from cfcam_onnx._graph import Graph, everywhere, reads
+from cfcam_onnx._graph import STANDARD, Graph, everywhere, reads
 from cfcam_onnx._limits import Bounds, Limits
 from cfcam_onnx._probe import is_incomplete
+
+SIZED: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("BlackmanWindow", "ConstantOfShape", "HammingWindow", "HannWindow"), (0,)),
+    **dict.fromkeys(("AffineGrid", "CenterCropPad", "Expand", "OneHot", "Pad", "Tile"), (1,)),
+    **dict.fromkeys(("MelWeightMatrix", "Range"), (0, 1, 2)),
+    **dict.fromkeys(("Col2Im", "DFT", "MaxUnpool", "Resize", "STFT", "Upsample"), (1, 2, 3)),
+}
+"""Operators that may make much of little, and the inputs whose values may say how much."""
+
+PICKING = frozenset({"Cast", "Concat", "Gather", "Identity", "Slice", "Squeeze", "Unsqueeze"})
+"""Operators that put sizes together without computing with them."""
 
 
 def bounds_of(graph: Graph, limits: Limits) -> Bounds:
@@ -31,6 +42,25 @@ def bounds_of(graph: Graph, limits: Limits) -> Bounds:
     return Bounds(
         limits.memory if is_incomplete(graph) else None, limits.loop_seconds if loops else None
     )
+
+
+def is_sized_by_values(graph: Graph) -> bool:
+    """Return whether what a graph that has learned nothing yet computes may decide its own size.
+
+    If not, a trial run has shown how much memory it takes, and nothing has to be watched: it grows
+    with the inputs alone.
+    """
+    sizes: set[str] = set()
+    for node in graph.nodes:
+        inner = any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+        if inner or node.domain not in STANDARD:
+            return True
+        plain = [not name or name in sizes or graph.value(name) is not None for name in node.input]
+        if node.op_type == "Shape" or (node.op_type in PICKING and all(plain)):
+            sizes.update(node.output)
+        if not all(plain[at] for at in SIZED.get(node.op_type, ()) if at < len(plain)):
+            return True
+    return False
 
 
 def _memory(graph: Graph) -> tuple[int, str]:

@@ -1,8 +1,10 @@
-"""What has been made before: kept in memory for one model, and on disk for the next process.
+"""What has been made before, kept on disk for the next process.
 
-On disk lies what is costly to find out: what a trial run has shown, and the programs made with it.
-An entry is found by the contents of everything it was made from, our own code included, so a stale
-one is never met. Nothing that happens to the disk is an error: work goes on without a cache.
+It is what is costly to find out: what a trial run has shown, and the programs made with it. An
+entry is found by what it was made from: the model and its weights, the limits of the trial run and
+what it has shown, the tensor that is explained, the layers, our own code, and the versions of onnx
+and onnxruntime. The machine is not, so a folder is for one. Nothing that happens to the disk is an
+error: work goes on without a cache.
 """
 
 from __future__ import annotations
@@ -11,15 +13,13 @@ import hashlib
 import json
 import os
 import sys
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from time import time
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,9 +28,6 @@ from numpy.typing import NDArray
 
 from cfcam_core.errors import InvalidInputError
 from cfcam_core.files import replacing
-
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
 
 VARIABLE = "CFCAM_CACHE"
 """Environment variable: the folder of the cache, or one of `OFF` for none."""
@@ -55,38 +52,6 @@ NO_PLACE: tuple[type[Exception], ...] = (OSError, ValueError)
 
 FORMAT = 1
 """Changes whenever what an entry holds is laid out differently."""
-
-
-class Kept(Generic[K, V]):
-    """The last used values of a function, made once each, by one thread while others wait.
-
-    Whoever wants another key does not wait. What fails to be made is tried again by the next.
-    """
-
-    def __init__(self, make: Callable[[K], V], most: int) -> None:
-        self._make, self._most = make, most
-        self._slots: OrderedDict[K, _Slot] = OrderedDict()
-        self._lock = Lock()
-
-    def __call__(self, key: K) -> V:
-        """Return the value for a key."""
-        with self._lock:
-            slot = self._slots.setdefault(key, _Slot())
-            self._slots.move_to_end(key)
-            while len(self._slots) > self._most:
-                self._slots.popitem(last=False)
-        with slot.lock:
-            if not slot.value:
-                slot.value.append(self._make(key))
-            value: V = slot.value[0]
-            return value
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    lock: Lock = field(default_factory=Lock)
-    value: list[Any] = field(default_factory=list)
-    """The value, once it is made."""
 
 
 @dataclass(frozen=True, slots=True)

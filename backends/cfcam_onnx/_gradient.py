@@ -15,7 +15,8 @@ import onnx
 from cfcam_onnx._broadcast import unbroadcast
 from cfcam_onnx._emit import Emitter
 from cfcam_onnx._graph import STANDARD, Graph, operator, reads
-from cfcam_onnx._rules import INTEGER_ARITHMETIC, RULES, ZERO_GRADIENT, Rule
+from cfcam_onnx._quantized import Carriers, is_zero
+from cfcam_onnx._rules import INTEGER_ARITHMETIC, RULES, Rule
 from cfcam_onnx._tensor import Node, Tensor
 
 
@@ -53,38 +54,39 @@ def differentiable_tensors(graph: Graph, logits: str) -> set[str]:
     Only ways through floats count, quantized ones among them, and none through operators whose
     gradient is zero.
     """
-    leading, blocked = {logits}, set[str]()
+    carriers, leading, blocked = Carriers.of(graph), {logits}, set[str]()
     for node in reversed(graph.needed([logits])):
-        if _is_zero(node) or not leading.intersection(node.output):
+        if is_zero(node) or not leading.intersection(node.output):
             continue
-        floats = {name for name in reads(node) if graph.carries(name)}
+        floats = {name for name in reads(node) if name in carriers}
         leading |= floats
-        if _rule(node) is None or blocked.intersection(node.output):
+        if _rule(node, carriers) is None or blocked.intersection(node.output):
             blocked |= floats
     return leading - blocked
 
 
 def active_tensors(graph: Graph, targets: Iterable[str], logits: str) -> set[str]:
     """Return the float tensors between any of `targets` and `logits`, those included, if any."""
-    nodes = [node for node in graph.needed([logits]) if not _is_zero(node)]
+    carriers = Carriers.of(graph)
+    nodes = [node for node in graph.needed([logits]) if not is_zero(node)]
     after = set(targets)
     for node in nodes:
         if after.intersection(reads(node)):
-            after.update(name for name in node.output if name and graph.carries(name))
+            after.update(name for name in node.output if name and name in carriers)
     before = {logits}
     for node in reversed(nodes):
         if before.intersection(node.output):
-            before.update(name for name in reads(node) if graph.carries(name))
+            before.update(name for name in reads(node) if name in carriers)
     return after & before
 
 
 def ends_of_floats(graph: Graph, target: str, logits: str) -> list[onnx.NodeProto]:
     """Return the nodes that turn numbers computed from `target` into integers on their way."""
-    after, found = {target}, []
+    carriers, after, found = Carriers.of(graph), {target}, []
     for node in graph.needed([logits]):
-        if _is_zero(node) or not after.intersection(reads(node)):
+        if is_zero(node) or not after.intersection(reads(node)):
             continue
-        floats = [name for name in node.output if name and graph.carries(name)]
+        floats = [name for name in node.output if name and name in carriers]
         after.update(floats)
         if not floats:
             found.append(node)
@@ -103,23 +105,23 @@ def sweep(
     problems : Problems
         All nodes that could not be differentiated, not only the first.
     """
-    active = active_tensors(emit.graph, targets, logits)
+    active, carriers = active_tensors(emit.graph, targets, logits), Carriers.of(emit.graph)
     problems = Problems()
     if not active.issuperset(targets):
         for target in set(targets) - active:
             for proto in reversed(ends_of_floats(emit.graph, target, logits)):
-                problems.add(proto, _reason(proto) or "no gradient gets through integers")
+                problems.add(proto, _reason(proto, carriers) or "no gradient gets through integers")
         return {}, problems
     parts: dict[str, list[Tensor]] = defaultdict(list)
     parts[logits].append(cotangent)
     for proto in reversed(emit.graph.needed([logits])):
         gs = [_total(parts[name]) if name in active else None for name in proto.output]
         read = active.intersection(reads(proto))
-        if not read or not any(gs) or _is_zero(proto):
+        if not read or not any(gs) or is_zero(proto):
             continue
         node = emit.node(proto)
         try:
-            found = _apply(emit, node, gs, active)
+            found = _apply(emit, node, gs, active, carriers)
         except NotImplementedError as reason:
             problems.add(proto, str(reason))
             found = dict.fromkeys(read, cotangent)  # go on, to find the other problems too
@@ -132,12 +134,16 @@ def sweep(
 
 
 def _apply(
-    emit: Emitter, node: Node, gs: Sequence[Tensor | None], active: set[str]
+    emit: Emitter,
+    node: Node,
+    gs: Sequence[Tensor | None],
+    active: set[str],
+    carriers: Carriers,
 ) -> dict[str, Tensor]:
     """Return the cotangent of each active input."""
-    rule = _rule(node.proto)
+    rule = _rule(node.proto, carriers)
     if rule is None:
-        raise NotImplementedError(_reason(node.proto) or "no gradient rule")
+        raise NotImplementedError(_reason(node.proto, carriers) or "no gradient rule")
     if rule.every_output:
         cotangents = rule.function(emit, node, *gs)
     elif gs[0] is None or any(gs[1:]):
@@ -179,18 +185,18 @@ def _total(parts: list[Tensor]) -> Tensor | None:
     return parts[0] if parts else None
 
 
-def _rule(node: onnx.NodeProto) -> Rule | None:
-    return RULES.get(node.op_type) if node.domain in STANDARD else None
+def _rule(node: onnx.NodeProto, carriers: Carriers) -> Rule | None:
+    """Return the rule, which arithmetic on integers that stand for floats has none of."""
+    if node.domain not in STANDARD or carriers.compute_in(node):
+        return None
+    return RULES.get(node.op_type)
 
 
-def _reason(node: onnx.NodeProto) -> str | None:
+def _reason(node: onnx.NodeProto, carriers: Carriers) -> str | None:
     """Return what to do about an operator that other tools have put into a model."""
-    if node.op_type in INTEGER_ARITHMETIC or node.op_type.startswith("QLinear"):
+    known = node.op_type in INTEGER_ARITHMETIC or node.op_type.startswith("QLinear")
+    if known or carriers.compute_in(node):
         return "quantized arithmetic; quantize the model in the QDQ format instead"
     if node.domain not in STANDARD:
         return "no gradient rule; pass the model as it was before it was optimized for a runtime"
     return None
-
-
-def _is_zero(node: onnx.NodeProto) -> bool:
-    return node.domain in STANDARD and node.op_type in ZERO_GRADIENT

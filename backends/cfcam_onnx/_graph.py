@@ -28,15 +28,6 @@ Learned = tuple[
 STANDARD = ("", "ai.onnx")
 """Names of the standard operator domain."""
 
-MOVING = frozenset(
-    {
-        *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad"),
-        *("Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose"),
-        "Unsqueeze",
-    }
-)
-"""Operators that move numbers or pick some: what they return is quantized as what they read is."""
-
 PREFIX = "cfcam/"
 """Start of every name that is added to a user's graph; see `Graph.own`."""
 
@@ -58,7 +49,6 @@ class Graph:
         self.inputs = [v for v in model.graph.input if v.name not in self.initializers]
         self.nodes: list[onnx.NodeProto] = []
         self.producer: dict[str, onnx.NodeProto] = {}
-        self.quantized: set[str] = set()
         self.samples: dict[str, tuple[int, ...]] = {}
         self.learned: Learned | None = None
         self._shapes: dict[str, Shape | None] = {}
@@ -76,12 +66,6 @@ class Graph:
         """Add a node after all others."""
         self.nodes.append(node)
         self.producer.update((name, node) for name in node.output if name)
-        if node.domain in STANDARD and (
-            node.op_type == "QuantizeLinear"
-            or (node.op_type in MOVING and self.quantized.intersection(node.input))
-        ):
-            numbers = node.output[:1] if node.op_type == "MaxPool" else node.output
-            self.quantized.update(filter(None, numbers))
 
     def own(self, name: str) -> str:
         """Return the name, which starts with `PREFIX`, as nothing in the model is called."""
@@ -107,12 +91,14 @@ class Graph:
         """Return the shape, or None if not even the rank is known."""
         return self._shapes.get(name)
 
-    def sample_shape(self, name: str) -> tuple[int | None, ...] | None:
-        """Return the shape seen in the trial run, else the fixed part of what is known."""
-        if name in self.samples:
-            return self.samples[name]
+    def sizes(self, name: str) -> tuple[int | None, ...] | None:
+        """Return the shape, None standing for each size that is not fixed."""
         shape = self.shape(name)
         return None if shape is None else tuple(d if isinstance(d, int) else None for d in shape)
+
+    def sample_shape(self, name: str) -> tuple[int | None, ...] | None:
+        """Return the shape seen in the trial run, else the fixed part of what is known."""
+        return self.samples.get(name) or self.sizes(name)
 
     def elem_type(self, name: str) -> int:
         """Return the ONNX element type; float32 where nothing is known."""
@@ -126,10 +112,6 @@ class Graph:
     def is_float(self, name: str) -> bool:
         """Return whether the tensor is made of floats."""
         return self.elem_type(name) in FLOATS
-
-    def carries(self, name: str) -> bool:
-        """Return whether a cotangent of the tensor can exist: floats, and integers for floats."""
-        return self.is_float(name) or name in self.quantized
 
     def value(self, name: str) -> NDArray[Any] | None:
         """Return the value of a constant, or None if the tensor is none."""

@@ -26,11 +26,20 @@ class Input:
     """Axis of the channels; None if the input is not an image or a signal."""
 
     @property
+    def layout(self) -> str:
+        """``channels_first`` or ``channels_last``: where the channels are."""
+        return "channels_first" if self.channels in {None, 1} else "channels_last"
+
+    @property
     def spatial(self) -> tuple[int, ...]:
         """Axes of space or time."""
         if self.channels is None:
             return ()
         return tuple(a for a in range(1, len(self.shape)) if a != self.channels)
+
+    def size(self, feeds: Mapping[str, NDArray[Any]]) -> tuple[int, ...]:
+        """Return what is fed along the spatial axes."""
+        return tuple(feeds[self.name].shape[axis] for axis in self.spatial)
 
     def read(self, values: Any) -> NDArray[Any]:
         """Return the values as a batch in the model's dtype.

@@ -10,10 +10,15 @@ from onnx import helper, numpy_helper
 
 from cfcam_onnx._cache import Entries
 from cfcam_onnx._graph import Graph, Learned, Shape
+from cfcam_onnx._limits import Limits
 
 
 def learned_once(
-    graph: Graph, ends: Sequence[str], entries: Entries, run: Callable[[], str | None]
+    graph: Graph,
+    ends: Sequence[str],
+    entries: Entries,
+    limits: Limits,
+    run: Callable[[], str | None],
 ) -> tuple[str | None, Entries]:
     """Let the graph learn from an earlier trial run, or else from a new one, which is kept.
 
@@ -24,6 +29,8 @@ def learned_once(
         Tensors up to which the model is tried.
     entries : Entries
         Those of this graph.
+    limits : Limits
+        Those of a trial run: what it is too small for, it does not show.
     run : callable
         Makes a trial run; see `cfcam_onnx._probe.probe`.
 
@@ -35,7 +42,9 @@ def learned_once(
         Those of the graph with what it has learned; none after a failure, which another day or
         another machine may not see.
     """
-    known = entries.read("trial", *ends)
+    within = (limits.memory, limits.trial_elements, limits.trial_sample)
+    what = ("trial", *map(str, within), *ends)
+    known = entries.read(*what)
     if known is not None:
         try:
             graph.learn(*from_bytes(known))
@@ -47,7 +56,7 @@ def learned_once(
             return failure, Entries()
         if entries.content:
             known = to_bytes(graph.learned)
-            entries.write(known, "trial", *ends)
+            entries.write(known, *what)
     return None, entries.knowing(known or b"")
 
 

@@ -39,9 +39,10 @@ class Limits:
     a few."""
 
     memory: int = 8 << 30
-    """Bytes that one run may take besides the weights. Watched as it runs, in the trial run
-    and wherever a size is not known beforehand; the other sizes are added up when the model is
-    opened, for a batch of one where it is open."""
+    """Bytes that one run may take besides the weights. Sizes that are known are added up when the
+    model is opened, for a batch of one where it is open. Watched is the trial run, and later runs
+    where numbers that the model computes decide how large something gets; what grows with the
+    inputs alone is not, however fast it grows."""
 
     weights: int = 64 << 30
     """Bytes of all weights. Those in another file are mapped there, and read once where a cache on
@@ -51,14 +52,15 @@ class Limits:
     """Bytes that all weights stored sparsely may take once they are written out."""
 
     trial_seconds: float = 30.0
-    """Time that one trial run may take; there are up to three when a model is opened."""
+    """Time that one trial run may take; there are mostly three when a model is opened, and more
+    where it refuses some sizes."""
 
     trial_elements: int = 1 << 26
     """Elements of one input of a trial run, its batch included: 445 RGB images of 224 x 224."""
 
     trial_sample: int = 1 << 22
     """Elements of one sample of a trial run: an RGB image of 1182 x 1182. Larger models are opened
-    without one."""
+    without one, and sizes tried later are left out."""
 
     loop_seconds: float = 60.0
     """Time that a later run may take if the model has a Loop or a Scan; nothing else can be without

@@ -1,4 +1,8 @@
-"""Where the logits are: the output that names classes, or what a closing Softmax reads."""
+"""Where the logits are: the output that names classes, or what a closing Softmax reads.
+
+A closing pair of QuantizeLinear and DequantizeLinear is looked through as well: where it cuts the
+largest logit off, no gradient would be left.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,9 @@ TRANSPARENT = frozenset(
 
 SQUASHING = frozenset({"HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax"})
 """Operators whose input is what we call logits."""
+
+ROUNDING = "QuantizeLinear"
+"""What stands for a pair with DequantizeLinear among the operators that were looked through."""
 
 LOGARITHMS = (("Exp", "LogSoftmax", "Softmax"), ("Log", "Softmax", "LogSoftmax"))
 """What an operator behind a squashing one makes of the two."""
@@ -59,7 +66,8 @@ def find_logits(
     trial : str, optional
         Why the trial run has taught nothing, if it has not.
     look_through : bool
-        Whether the input of a closing Softmax or Sigmoid counts, not what it makes of it.
+        Whether the input of a closing Softmax or Sigmoid counts, not what it makes of it, and the
+        logits as they were before they were quantized.
 
     Raises
     ------
@@ -104,17 +112,28 @@ def _chosen(graph: Graph, output: str, names: list[str]) -> str:
 
 
 def _look_through(graph: Graph, name: str) -> tuple[str, tuple[str, ...]]:
-    """Return what stands before the closing Softmax, or `name` itself if there is none."""
-    at = name
+    """Return what stands before the closing Softmax and any rounding, and these, the last first."""
+    logits, at, behind = name, name, dict[str, None]()
     while at in graph.producer:
         node = graph.producer[at]
-        kind, source = _unsquashed(graph, node)
+        kind, source = _unrounded(graph, node)
+        if source is None and not behind.keys() & SQUASHING:
+            kind, source = _unsquashed(graph, node)
         if source is not None:
-            return (source, (kind,)) if _is_scores(graph, source) else (name, ())
-        if node.op_type not in TRANSPARENT:
+            if not _is_scores(graph, source):
+                break
+            logits = source
+            behind[kind] = None
+        elif node.op_type not in TRANSPARENT:
             break
-        at = node.input[0]
-    return name, ()
+        at = source or node.input[0]
+    return logits, tuple(behind)
+
+
+def _unrounded(graph: Graph, node: onnx.NodeProto) -> tuple[str, str | None]:
+    """Return what was quantized where a node ends a pair that does so; None if it does not."""
+    ends = node.op_type == "DequantizeLinear"
+    return ROUNDING, _read_by(graph, node.input[0], "QuantizeLinear") if ends else None
 
 
 def _unsquashed(graph: Graph, node: onnx.NodeProto) -> tuple[str, str | None]:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from cfcam_core.errors import UnsupportedOpError
 from cfcam_onnx._emit import Emitter
 from cfcam_onnx._gradient import Problems, sweep
-from cfcam_onnx._graph import PREFIX, Dim, Graph, reads
+from cfcam_onnx._graph import PREFIX, Graph, reads
 from cfcam_onnx._tensor import Tensor
 
 COTANGENT = f"{PREFIX}cotangent"
@@ -33,7 +33,7 @@ What these three are called in a program is ``graph.own(...)``."""
 def forward_program(graph: Graph, *outputs: str) -> onnx.ModelProto:
     """Return the model up to the logits, or to any tensors."""
     infos = [_info(graph, name) for name in outputs]
-    return assemble(graph, graph.needed(outputs), None, _user_inputs(graph), infos)
+    return assemble(graph, graph.needed(outputs), None, graph.inputs, infos)
 
 
 def tail_program(graph: Graph, logits: str, target: str) -> onnx.ModelProto:
@@ -47,7 +47,7 @@ def tail_program(graph: Graph, logits: str, target: str) -> onnx.ModelProto:
             nodes.append(copy)
         else:
             nodes.append(node)
-    others = [info for info in _user_inputs(graph) if info.name != target]
+    others = [info for info in graph.inputs if info.name != target]
     inputs = [*others, _info(graph, target)]
     return assemble(graph, nodes, None, inputs, [_info(graph, logits)])
 
@@ -75,14 +75,14 @@ def gradient_program(graph: Graph, logits: str, targets: Sequence[str]) -> onnx.
             activation.type.tensor_type.elem_type = _elem_type(emit.tensor(target))
         gradient, name = found[target], graph.own(f"{GRADIENT}_{i}")
         emit.nodes.append(helper.make_node("Identity", [gradient.name], [name], name=name))
-        sizes = _sizes(graph, target)
+        sizes = graph.sizes(target)
         activations.append(activation)
         gradients.append(helper.make_tensor_value_info(name, _elem_type(gradient), sizes))
-    classes = graph.shape(logits) or (None, None)
+    _, classes = graph.sizes(logits) or (None, None)
     given, flag = graph.own(COTANGENT), graph.own(EXPLAIN_TOP)
     inputs = [
-        *_user_inputs(graph),
-        helper.make_tensor_value_info(given, _elem_type(seed), [None, _size(classes[1])]),
+        *graph.inputs,
+        helper.make_tensor_value_info(given, _elem_type(seed), [None, classes]),
         helper.make_tensor_value_info(flag, TensorProto.BOOL, []),
     ]
     outputs = [_info(graph, logits), *activations, *gradients]
@@ -138,22 +138,9 @@ def assemble(
     return model
 
 
-def _user_inputs(graph: Graph) -> list[onnx.ValueInfoProto]:
-    return list(graph.inputs)
-
-
 def _info(graph: Graph, name: str) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, graph.elem_type(name), _sizes(graph, name))
-
-
-def _sizes(graph: Graph, name: str) -> list[int | None] | None:
-    """Return fixed sizes; open ones stay nameless, for a name would promise equality."""
-    shape = graph.shape(name)
-    return None if shape is None else [_size(size) for size in shape]
-
-
-def _size(size: Dim) -> int | None:
-    return size if isinstance(size, int) else None
+    """Describe a tensor; open sizes stay nameless, for a name would promise equality."""
+    return helper.make_tensor_value_info(name, graph.elem_type(name), graph.sizes(name))
 
 
 def _elem_type(tensor: Tensor) -> int:

@@ -19,7 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from cfcam_core.errors import InvalidInputError
 from cfcam_onnx._limits import Bounds
-from cfcam_onnx._weights import LARGE
+from cfcam_onnx._reading.weights import LARGE
 
 Feeds = Mapping[str, Any]
 """Arrays by the names of a model's inputs, or what `Session.placed` made of them."""
@@ -51,7 +51,7 @@ multiplies fastest: they would be in each session, and the next to run would not
 
 ALLOCATING = Lock()
 """Held from saying what memory the next session may use until it is made: onnxruntime's one place
-for that is the whole process's."""
+for that is the whole process's, and gets an ordinary arena afterwards."""
 
 
 class StillRunningError(InvalidInputError, TimeoutError):
@@ -191,7 +191,7 @@ class Session:
         of its last sample. Only where any batch is taken may the feeds be placed already.
         """
         if batch is None:
-            return self(feeds)
+            return _of_samples(self(feeds), samples)
         if batch < 1:
             raise InvalidInputError("the model takes no samples at all; export it again")
         largest = max(math.prod(array.shape[1:]) for array in feeds.values())
@@ -203,8 +203,20 @@ class Session:
         parts = []
         for start in range(0, samples, batch):
             rows = np.minimum(np.arange(start, start + batch), samples - 1)
-            parts.append(self({n: a[rows] if a.ndim else a for n, a in feeds.items()}))
+            made = self({n: a[rows] if a.ndim else a for n, a in feeds.items()})
+            parts.append(_of_samples(made, batch))
         return [np.concatenate(arrays)[:samples] for arrays in zip(*parts, strict=True)]
+
+
+def _of_samples(arrays: list[NDArray[Any]], samples: int) -> list[NDArray[Any]]:
+    """Return arrays that have a row for each sample; others are refused."""
+    rows = next((len(a) for a in arrays if a.ndim and len(a) != samples), None)
+    if rows is not None:
+        raise InvalidInputError(
+            f"the model makes {rows} rows of {samples} samples; wanted one each. Name an output "
+            "that has as many, or export the model with what puts them together"
+        )
+    return arrays
 
 
 @contextmanager
@@ -223,7 +235,10 @@ def _allowing(memory: int | None, weights: int, options: ort.SessionOptions) -> 
     with ALLOCATING:
         arena = ort.OrtArenaCfg({"max_mem": memory + 2 * weights})
         ort.create_and_register_allocator(where, arena)
-        yield
+        try:
+            yield
+        finally:
+            ort.create_and_register_allocator(where, ort.OrtArenaCfg({}))
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from typing import Any
 import onnx
 
 from cfcam_core.errors import UnsupportedOpError
-from cfcam_onnx._cache import Kept
 from cfcam_onnx._classifier import Classifier
+from cfcam_onnx._kept import Kept
 from cfcam_onnx._programs import forward_program, gradient_program, problems_from, tail_program
 from cfcam_onnx._reading import blaming
 from cfcam_onnx._session import Session
@@ -77,7 +77,7 @@ class Sessions:
 
     def _gradient_program(self, layers: Sequence[str]) -> onnx.ModelProto:
         """Return the program of these layers: the one on the disk, if it was made before."""
-        model, what = self._model, ("gradient", self._model.logits, *layers)
+        model, what = self._model, ("gradient", self._model.explained, *layers)
         found = model.entries.read(*what)
         if found is not None:
             return onnx.ModelProto.FromString(found)
@@ -90,7 +90,7 @@ class Sessions:
         model = self._model
         with blaming(model.source):
             stops = problems_from(model.graph, model.logits, [name]).outputs
-        later = model.later_site(stops)
+        later = model.layers.later_site(stops)
         if later is None:
             return "No later layer works; export the model with standard operators"
         return f"The nearest later layer that works is {later.name!r}"

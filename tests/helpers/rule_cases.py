@@ -126,6 +126,19 @@ CONV = [
     ),
     affine("Conv", (4,), normal(2, 6, 5, 5), normal(4, 6, 3, 3), at=2),
     affine("ConvTranspose", (4,), normal(2, 6, 5), normal(6, 4, 3), at=2),
+    *(
+        affine("Col2Im", shape, ints(*image), ints(*block), opset=18, **how)
+        for shape, image, block, how in (
+            ((2, 12, 12), (6, 8), (2, 2), {"strides": [2, 2]}),
+            ((2, 18, 30), (6, 8), (2, 3), {}),
+            (
+                *((2, 12, 12), (5, 6), (2, 3)),
+                {"strides": [1, 2], "dilations": [2, 1], "pads": [1, 0, 0, 1]},
+            ),
+            ((2, 6, 4), (9,), (3,), {"strides": [2]}),
+            ((1, 8, 24), (3, 4, 5), (2, 2, 2), {}),
+        )
+    ),
 ]
 POOL = [
     affine("GlobalAveragePool", (2, 3, 9, 8)),
@@ -194,8 +207,10 @@ POOL = [
     smooth("MaxPool", (2, 2, 5, 6, 5), kernel_shape=[2, 2, 2]),
     affine("AveragePool", (2, 3, 9, 8), kernel_shape=[3, 4], auto_pad="SAME_UPPER", strides=[2, 3]),
     affine("AveragePool", (2, 2, 5, 6, 5), kernel_shape=[2, 3, 2], pads=[1] * 6),
-    smooth(
-        "MaxPool", (2, 3, 9, 8), kernel_shape=[3, 3], strides=[2, 2], outputs=1, storage_order=1
+    *(
+        smooth("MaxPool", (2, 3, 9, 8), outputs=n, storage_order=order, **how)
+        for how in ({"kernel_shape": [3, 3], "strides": [2, 2]},)
+        for n, order in ((1, 1), (2, 0), (2, 1))
     ),
     *(
         smooth("LpPool", (2, 3, 9, 8), span=POSITIVE, **how)
@@ -437,6 +452,10 @@ SHAPE = [
     affine("GatherND", (3, 4, 2), np.array([[0, 1], [0, 1], [2, 3]])),
     affine("Tile", (2, 3, 4), ints(1, 2, 3)),
     affine("Compress", (3, 4), np.array([True, False, True]), axis=0),
+    *(
+        affine("OneHot", (2,), np.array([[1, 0, -2], [3, 9, 1]]), depth, at=2, **how)
+        for depth, how in ((np.int64(4), {}), (ints(5), {"axis": 1}))
+    ),
     smooth("TopK", (2, 7), ints(3), outputs=2),
     smooth("TopK", (2, 7, 4), ints(3), axis=1, largest=0, outputs=2),
     *(
@@ -558,4 +577,5 @@ REFUSED = {
         opset=18,
     ): "reduction=mul",
     smooth("LayerNormalization", (2, 6), normal(6), outputs=2): "an output other than the first",
+    affine("OneHot", (3,), ints(4), above_half(2)): "no gradient with respect to input 0",
 }

@@ -14,9 +14,10 @@ import cfcam_onnx
 import numpy as np
 import onnx
 import pytest
-from cfcam_onnx import OnnxBackend
-from cfcam_onnx._cache import Cache, Entries, Kept, find_cache
+from cfcam_onnx import Limits, OnnxBackend
+from cfcam_onnx._cache import Cache, Entries, find_cache
 from cfcam_onnx._graph import Graph
+from cfcam_onnx._kept import Kept
 from cfcam_onnx._learned import from_bytes, learned_once, to_bytes
 from cfcam_onnx._model import prepare
 from cfcam_onnx._probe import probe
@@ -131,17 +132,45 @@ def test_programs_belong_to_what_was_learned(tried: Any, tmp_path: Path) -> None
     read = read_model(tried())
     graph = Graph(prepare(read.model), read.weights)
     entries = Entries(Cache(tmp_path, 10**6)).of(graph.model, graph.weights)
-    assert learned_once(graph, ["z"], entries, lambda: "it does not run") == (
-        "it does not run",
-        Entries(),
-    )
+    failed = learned_once(graph, ["z"], entries, Limits(), lambda: "it does not run")
+    assert failed == ("it does not run", Entries())
     assert entries_in(tmp_path) == []
     found = {entries.knowing(told).content for told in (b"", b"one", b"two")}
     assert len(found - {entries.content}) == 3
     facts: Any = {"b": (1, None, "N")}, {}, {}
-    _, after = learned_once(graph, ["z"], entries, lambda: graph.learn(*facts))
+    _, after = learned_once(graph, ["z"], entries, Limits(), lambda: graph.learn(*facts))
     assert after == entries.knowing(to_bytes(facts))
     assert Entries().knowing(b"one") == Entries()
+
+
+def test_other_outputs_other_programs(net: Any, tmp_path: Path) -> None:
+    """All of these are brought to two axes, under one name."""
+    n = net("N", 3, "H", "W")
+    a = n.add("Tanh", n.conv(n.x, 3, 4), name="a")
+    a = n.add("Reshape", a, n.add("Shape", a))
+    one, two = (n.add("GlobalAveragePool", n.conv(a, 4, 5), name=name) for name in ("one", "two"))
+    model = n.model(n.add("Softmax", two, axis=1, name="three"))
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(one))
+    for how in ({"output": one}, {}, {"look_through": False}, {"output": one}):
+        kept, wanted = (
+            OnnxBackend(model, threads=1, cache=folder, **how).capture(X, layer="a", target=1)
+            for folder in (tmp_path, False)
+        )
+        np.testing.assert_array_equal(kept.scores, wanted.scores)
+        np.testing.assert_array_equal(kept.gradients, wanted.gradients)
+    assert len(entries_in(tmp_path)) == 1 + 3
+
+
+def test_what_smaller_limits_left_out_is_tried_under_larger_ones(
+    tried: Any, tmp_path: Path, trials: list[int]
+) -> None:
+    small, large = Limits(trial_sample=3 * 224 * 256), Limits(memory=9 << 30)
+    found = [
+        OnnxBackend(tried(), threads=1, cache=tmp_path, limits=limits)._model.graph.shape("x")
+        for limits in (small, None, small, None, large, Limits(trial_seconds=20.0))
+    ]
+    assert [shape[2] for shape in found] == ["224|21", "224|21|331"] * 2 + ["224|21|331"] * 2
+    assert trials[0] == 3
 
 
 @pytest.mark.parametrize("said", ["onnx.__version__", "onnxruntime.__version__"])

@@ -14,9 +14,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from cfcam_onnx import _saving
-from cfcam_onnx._format import CLASS_INDEX
-from cfcam_onnx._ready import ReadyBackend
+from cfcam_onnx._ready import ReadyBackend, saving
+from cfcam_onnx._ready.format import CLASS_INDEX
 from cfcam_onnx._rules import RULES
 from onnx import TensorProto, helper, numpy_helper
 from whole_models import CLOSE, images, opened
@@ -243,7 +242,7 @@ def test_tokens_of_an_open_size_are_laid_out_by_the_reader(
         assert found.maps.shape == (2, size[0] // 4, size[1] // 4)
     with pytest.raises(InvalidInputError, match=r"cannot be made inside.*fixed size"):
         original.export(path, layer="block0", with_map=True)
-    with pytest.raises(InvalidInputError, match="make no rows and columns on an input of 5 x 40"):
+    with pytest.raises(InvalidInputError, match=r"are no rows and columns of .* of 5 x 40"):
         cfcam.explain(path, images(2, 3, 5, 40), layer="block0")
 
 
@@ -366,6 +365,30 @@ def test_the_metadata_say_what_it_is(small: Any, tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == [path, source]
 
 
+def test_the_layer_is_known_by_its_module_too(net: Any, exported: Any) -> None:
+    n = net("N", 3, 8, 6)
+    a = n.add("Tanh", n.conv(n.x, 3, 4), name="/net/layer1/act/Tanh_output_0")
+    n.nodes[-1].name = "/net/layer1/act/Tanh"
+    original, path, _ = exported(n.model(n.head(a, 4)), layer="net.layer1.act")
+    ready = cfcam.open_model(path)
+    (layer,) = ready.layers()
+    assert (layer.name, layer.module) == (a, "net.layer1.act")
+    x = images(2, 3, 8, 6)
+    wanted = original.capture(x, layer=a, target=1).gradients
+    for name in (a, "net.layer1.act", "layer1.act", layer, 0, None):
+        found = ready.capture(x, layer=name, target=1)
+        np.testing.assert_allclose(found.gradients, wanted, **CLOSE)
+        assert found.layer == a
+    for name in ("layer1", "net.layer1.act.more", "Tanh_output_0", ""):
+        with pytest.raises(LayerNotFoundError, match="explains the layer"):
+            ready.capture(x, layer=name)
+
+
+def test_limits_hold_for_an_export_too(small: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="more than 5 nodes"):
+        cfcam_onnx.export(small(), tmp_path / "e.onnx", limits=cfcam_onnx.Limits(nodes=5))
+
+
 def test_paths_bytes_and_protos_make_the_same_file(small: Any, tmp_path: Path) -> None:
     model, source = small(), tmp_path / "m.onnx"
     onnx.save(model, source)
@@ -473,7 +496,7 @@ def test_weights_that_one_file_cannot_hold_lie_beside_it(
     whole, parts = tmp_path / "whole.onnx", tmp_path / "parts.onnx"
     original = opened(weighty(net, 0))
     original.export(whole)
-    monkeypatch.setattr(_saving, "LARGEST_FILE", 20_000)
+    monkeypatch.setattr(saving, "LARGEST_FILE", 20_000)
     original.export(parts)
     (data,) = tmp_path.glob("*.data")
     assert parts.stat().st_size < 20_000 < data.stat().st_size
@@ -486,13 +509,13 @@ def test_weights_that_one_file_cannot_hold_lie_beside_it(
     same(opened(weighty(net, 1)), parts, x)
 
 
-@pytest.mark.parametrize("largest", [_saving.LARGEST_FILE, 20_000])
+@pytest.mark.parametrize("largest", [saving.LARGEST_FILE, 20_000])
 def test_what_was_there_stays_if_writing_fails(
     net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int
 ) -> None:
     path = tmp_path / "e.onnx"
     path.write_text("something else")
-    monkeypatch.setattr(_saving, "LARGEST_FILE", largest)
+    monkeypatch.setattr(saving, "LARGEST_FILE", largest)
 
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -507,7 +530,7 @@ def test_weights_do_not_stay_without_their_model(
     net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, replace = tmp_path / "e.onnx", Path.replace
-    monkeypatch.setattr(_saving, "LARGEST_FILE", 20_000)
+    monkeypatch.setattr(saving, "LARGEST_FILE", 20_000)
 
     def fail(self: Path, target: Path) -> Path:
         if target == path:

@@ -10,6 +10,7 @@ from typing import Any
 import cfcam_onnx
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from cfcam_onnx import Limits
 from onnx import TensorProto, helper, numpy_helper
@@ -183,13 +184,58 @@ def test_memory_that_is_allowed(net: Any) -> None:
 
 def test_results_that_are_kept_do_not_count_as_memory(net: Any) -> None:
     n = net("N", 3, "H", "W")
-    a = n.add("Tanh", n.conv(n.x, 3, 16), name="a")
+    zeros = n.add("ConstantOfShape", n.add("Mul", n.add("Shape", n.x), np.array(1)))
+    mean = n.add("ReduceMean", zeros, keepdims=0)
+    a = n.add("Tanh", n.add("Add", n.conv(n.x, 3, 16), mean), name="a")
     backend = cfcam_onnx.open_model(
         n.model(n.head(a, 16)), threads=1, limits=Limits(memory=100 << 20)
     )
+    assert backend._model.bounds.memory
     x = np.ones((1, 3, 200, 200))
     kept = [backend.capture(x, layer="a").activations for _ in range(60)]
     assert sum(array.nbytes for array in kept) > 140 << 20
+
+
+@pytest.mark.parametrize(
+    ("sizes", "watched"), [("none", False), ("picked", False), ("computed", True), ("data", True)]
+)
+def test_what_is_watched(sizes: str, watched: Any, net: Any) -> None:
+    """An Expand to the sizes of the input is as ordinary as a convolution; numbers may be any."""
+    n = net("N", 3, "H", "W")
+    a = n.conv(n.x, 3, 4)
+    if sizes != "none":
+        shape = n.add("Shape", n.x)
+        if sizes == "picked":
+            high = n.add("Gather", shape, np.array([2]))
+        elif sizes == "computed":
+            high = n.add("Div", n.add("Gather", shape, np.array([2])), np.array([2]))
+        else:
+            total = n.add("Abs", n.add("ReduceMax", n.x, keepdims=0))
+            high = n.add("Reshape", n.add("Cast", n.add("Ceil", total), to=7), np.array([1]))
+        wide = n.add("Expand", np.float32([1]), n.add("Concat", high, np.array([4]), axis=0))
+        a = n.add("Add", a, n.add("ReduceMean", wide, keepdims=0))
+    model = n.model(n.head(a, 4))
+    assert (cfcam_onnx.open_model(model, threads=1)._model.bounds.memory is not None) == watched
+    limits = Limits(memory=1 << 18)  # too little for a trial run, which is always watched
+    assert cfcam_onnx.open_model(model, threads=1, limits=limits)._model.bounds.memory == 1 << 18
+
+
+def test_sessions_of_others_may_take_what_they_want(net: Any) -> None:
+    """They may share the arena that is the process's."""
+    n = net("N", 3, "H", "W")
+    zeros = n.add("ConstantOfShape", n.add("Mul", n.add("Shape", n.x), np.array(1)))
+    small = cfcam_onnx.open_model(grown(n, zeros), threads=1, limits=Limits(memory=60 << 20))
+    small.scores(np.ones((1, 3, 12, 10)))
+    n = net("N")
+    wide = n.add("Expand", n.x, np.array([64 << 20, 1]))
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    other = ort.InferenceSession(
+        n.model(n.add("ReduceSum", n.add("Neg", wide))).SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+    assert other.run(None, {"x": np.ones(1, np.float32)})[0].item() == -(64 << 20)
 
 
 def test_a_batch_that_no_memory_holds(net: Any) -> None:

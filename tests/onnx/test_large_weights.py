@@ -250,3 +250,16 @@ def test_names_that_clash(small: Any) -> None:
 def test_more_weights_than_allowed(wide: Callable[[], onnx.ModelProto]) -> None:
     with pytest.raises(InvalidInputError, match=r"bytes of weights; 100 are allowed.*weights= of"):
         cfcam_onnx.open_model(wide(), limits=cfcam_onnx.Limits(weights=100))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_turned_kernel_is_not_stored(dtype: Any, net: Any) -> None:
+    """Its gradient is a convolution with the kernel back to front, which the program makes."""
+    n = net("N", 64, 9, 8, dtype=dtype)
+    a = n.add("Tanh", n.x, name="a")
+    deep = n.add("Conv", a, n.normal(64, 1, 7, 7), group=64, pads=[3, 3, 3, 3])
+    backend = cfcam_onnx.open_model(n.model(n.head(n.conv(deep, 64, 64, 1), 64)), threads=1)
+    program = backend._sessions.program("gradient", "a")
+    assert [node.op_type for node in program.graph.node].count("Conv") == 4
+    assert program.ByteSize() < 8000
+    assert backend._model.graph.weights

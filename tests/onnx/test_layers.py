@@ -102,6 +102,16 @@ def test_a_model_without_spatial_layers(net: Any) -> None:
         backend.capture(images(2, 7))
 
 
+def test_a_picture_without_maps_explains_its_input(net: Any) -> None:
+    """What the error says works."""
+    n = net("N", 3, 4, 4)
+    hidden = n.add("Tanh", n.add("MatMul", n.add("Flatten", n.x), n.normal(48, 7)))
+    backend = opened(n.model(n.add("MatMul", hidden, n.normal(7, 5))))
+    with pytest.raises(LayerNotFoundError, match=r'name a tensor .*or pass layer="input"'):
+        backend.capture(images(2, 3, 4, 4))
+    assert backend.capture(images(2, 3, 4, 4), layer="input").gradients.any()
+
+
 def test_a_layer_by_name_node_index_or_itself(small: Any) -> None:
     backend, x = opened(small()), images()
     wanted = backend.capture(x, layer="gated")
@@ -116,7 +126,9 @@ def test_a_layer_by_name_node_index_or_itself(small: Any) -> None:
     [
         ("gatd", "no layer 'gatd'; the closest names are gated"),
         ("something else", "the closest names are "),
-        (6, "layer 6 is out of range: the model has 6 layers"),
+        ("stem.0", "the closest names are stem, .*; this file holds no module paths"),
+        ("/flatten", "the closest names are (?!.*flatten)"),
+        (6, "layer 6 is out of range: the model has 6 layers, 0 to 5"),
         (-7, "out of range"),
         (2.5, "a float; pass a name, an index or None"),
         (True, "a bool"),

@@ -117,6 +117,75 @@ def test_the_output_as_it_is(small: Any, closing: str) -> None:
     np.testing.assert_allclose(capture.gradients, sum(parts), rtol=1e-4, atol=1e-7)
 
 
+def rounded(n: Any, x: str, scale: float = 0.01) -> str:
+    """Eight bits that hold numbers from -1.28 to 1.27, or as many times what the scale is."""
+    how = np.float32(scale), np.int8(0)
+    return str(n.add("DequantizeLinear", n.add("QuantizeLinear", x, *how), *how))
+
+
+ROUNDED = {
+    "rounded": (rounded, ("QuantizeLinear",)),
+    "rounded, reshaped, rounded": (
+        lambda n, x: rounded(n, n.add("Reshape", rounded(n, x), np.array([-1, 5])), 0.005),
+        ("QuantizeLinear",),
+    ),
+    "rounded softmax of rounded": (
+        lambda n, x: rounded(n, n.add("Softmax", rounded(n, x))),
+        ("QuantizeLinear", "Softmax"),
+    ),
+    "softmax of rounded": (
+        lambda n, x: n.add("Softmax", rounded(n, x)),
+        ("Softmax", "QuantizeLinear"),
+    ),
+}
+
+
+@pytest.mark.parametrize("closing", ROUNDED)
+def test_logits_before_they_are_rounded(net: Any, closing: str) -> None:
+    """The largest lie beyond what the integers hold: nothing would be left of their gradients."""
+    close, behind = ROUNDED[closing]
+    models = []
+    for finish in (lambda _, x: x, close):
+        n = net("N", 3, 8, 8)
+        large = n.add("Mul", n.head(n.add("Tanh", n.conv(n.x, 3, 4)), 4), np.float32(8))
+        models.append(n.model(finish(n, large)))
+    plain, backend = map(opened, models)
+    x = images(4, 3, 8, 8)
+    assert plain.scores(x).max(axis=1).min() > 1.28
+    assert backend.logits_behind == behind
+    np.testing.assert_allclose(backend.scores(x), plain.scores(x), **CLOSE)
+    np.testing.assert_allclose(backend.capture(x).gradients, plain.capture(x).gradients, **CLOSE)
+
+
+def test_rounded_logits_as_they_are(net: Any) -> None:
+    n = net("N", 3, 8, 8)
+    logits = n.add("Mul", n.head(n.add("Tanh", n.conv(n.x, 3, 4)), 4), np.float32(8))
+    x, plain = images(4, 3, 8, 8), opened(n.model(logits))
+    backend = opened(n.model(rounded(n, logits)), look_through=False)
+    assert backend.logits_behind == ()
+    wanted = np.clip(plain.scores(x), -1.28, 1.27)
+    np.testing.assert_allclose(backend.scores(x), wanted, atol=0.0051)
+    assert not backend.capture(x).gradients.any()
+
+
+def test_integers_that_were_computed_with_belong_to_the_logits(net: Any) -> None:
+    n = net("N", 3, 8, 8)
+    how = np.float32(0.01), np.int8(0)
+    logits = n.head(n.conv(n.x, 3, 4), 4)
+    cut = n.add("Clip", n.add("QuantizeLinear", logits, *how), np.int8(0), np.int8(99))
+    for whole in (cut, n.add("Cast", logits, to=onnx.TensorProto.INT8)):
+        assert opened(n.model(n.add("DequantizeLinear", whole, *how))).logits_behind == ()
+
+
+def test_no_more_than_one_squashing_is_looked_through(net: Any) -> None:
+    n = net("N", 3, 8, 8)
+    sigmoid = n.add("Sigmoid", n.head(n.conv(n.x, 3, 4), 4))
+    behind = ("Softmax", "QuantizeLinear")
+    for logits, closing in ((sigmoid, behind[:1]), (rounded(n, sigmoid), behind)):
+        backend = opened(n.model(n.add("Softmax", logits)))
+        assert (backend._model.logits, backend.logits_behind) == (sigmoid, closing)
+
+
 def test_other_differences_are_not_taken_for_a_log_softmax(net: Any) -> None:
     n = net("N", 3, 8, 8)
     hidden = n.conv(n.x, 3, 4)

@@ -78,6 +78,32 @@ def test_a_pair_has_the_gradient_of_a_clip(net: Any, move: str, kind: Any, zero:
     assert (found[0] != 0).mean() > 0.01
 
 
+BY_HAND = {
+    "Cast": lambda n, q: n.add("Cast", q, to=onnx.TensorProto.FLOAT),
+    "two casts": lambda n, q: n.add("Cast", n.add("Cast", q, to=onnx.TensorProto.INT32), to=1),
+    "CastLike": lambda n, q: n.add("CastLike", q, np.float32(0)),
+    "Cast, moved": lambda n, q: n.add("Cast", MOVES["MaxPool"](n, q), to=1),
+}
+
+
+@pytest.mark.parametrize("way", BY_HAND)
+def test_integers_that_are_made_floats_by_hand(net: Any, way: str) -> None:
+    found = []
+    for quantized in (True, False):
+        n = net("N", 3, 8, 8)
+        x = n.add("Mul", n.x, np.float32(1), name="a")
+        if quantized:
+            whole = BY_HAND[way](n, n.add("QuantizeLinear", x, STEP, np.int8(-7)))
+            x = n.add("Mul", n.add("Sub", whole, np.float32(-7)), STEP)
+        else:
+            x = n.add("Clip", x, *clipped(x, np.int8, -7, STEP))
+            x = MOVES["MaxPool"](n, x) if "moved" in way else x
+        backend = opened(n.model(n.head(n.conv(x, 3, 4), 4)))
+        found.append(backend.capture(on_the_grid(2, 3, 8, 8), layer="a", target=1).gradients)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-8)
+    assert (found[0] != 0).mean() > 0.01
+
+
 @pytest.mark.parametrize("axis", [1, -1])
 def test_a_pair_may_have_one_scale_a_channel(net: Any, axis: int) -> None:
     n = net("N", 3, 8, 8)
@@ -186,6 +212,123 @@ def test_operators_on_integers_are_refused_with_what_to_do(net: Any, tmp_path: P
     message = r"DynamicQuantizeLinear \(\dx.*quantize the model in the QDQ format instead"
     with pytest.raises(UnsupportedOpError, match=message):
         opened(tmp_path / "dynamic.onnx").capture(images(2, 3, 16, 16), layer="x")
+
+
+KERNEL = np.ones((3, 3, 1, 1), np.int8)
+SCALE = (STEP, np.int8(3))
+TABLE = np.linspace(0, 1, 256, dtype=np.float32)
+
+
+def dynamic(n: Any, a: str) -> str:
+    q = n.add("DynamicQuantizeLinear", a, outputs=3)
+    whole = n.add("ConvInteger", q, KERNEL.astype(np.uint8), f"{q}_2")
+    return n.add("Mul", n.add("Cast", whole, to=1), f"{q}_1")
+
+
+def over(op: str, *others: Any) -> Any:
+    """Quantize, compute with integers, and make floats of them."""
+    return lambda n, a: n.add(
+        "DequantizeLinear", n.add(op, n.add("QuantizeLinear", a, *SCALE), *others), *SCALE
+    )
+
+
+INTEGER_BRANCHES = {
+    "QLinearConv": over("QLinearConv", *SCALE, KERNEL, STEP, np.int8(0), *SCALE),
+    "Clip": over("Clip", np.int8(0), np.int8(99)),
+    "Max": over("Max", np.int8(3)),
+    "MatMulInteger": lambda n, a: n.add(
+        "Cast",
+        n.add("MatMulInteger", n.add("QuantizeLinear", a, *SCALE), np.ones((8, 8), np.int8)),
+        to=1,
+    ),
+    "MatMulIntegerToFloat": lambda n, a: n.add(
+        *("MatMulIntegerToFloat", n.add("QuantizeLinear", a, *SCALE), np.ones((8, 8), np.int8)),
+        *(STEP, STEP),
+        domain="com.microsoft",
+    ),
+    "ConvInteger": dynamic,
+    "Add": lambda n, a: n.add(
+        "Cast",
+        n.add("Add", n.add("Cast", n.add("QuantizeLinear", a, *SCALE), to=6), np.int32(5)),
+        to=1,
+    ),
+    "Gather": lambda n, a: n.add(  # looked up
+        "Gather", TABLE, n.add("Cast", n.add("QuantizeLinear", a, *SCALE), to=7)
+    ),
+}
+
+
+@pytest.mark.parametrize("op", INTEGER_BRANCHES)
+def test_integers_beside_floats_are_refused_too(net: Any, op: str) -> None:
+    """What gets through the floats alone would be a gradient that nobody sees to be wrong."""
+    n = net("N", 3, 8, 8)
+    a = n.add("Tanh", n.conv(n.x, 3, 3), name="a")
+    b = n.add("Add", a, INTEGER_BRANCHES[op](n, a), name="b")
+    backend, x = opened(n.model(n.head(n.conv(b, 3, 4, name="c"), 4))), images(2, 3, 8, 8)
+    layers = [layer.name for layer in backend.layers()]
+    assert "a" not in layers
+    assert {"b", "c"} <= set(layers)
+    message = rf"{op} \(1x.*quantize the model in the QDQ format instead.*that works is 'b'"
+    with pytest.raises(UnsupportedOpError, match=message):
+        backend.capture(x, layer="a")
+    assert backend.capture(x, layer="b").gradients.any()
+
+
+NO_FLOATS = {
+    "ArgMax": lambda n, q: n.add("ArgMax", q, axis=3),
+    "truth": lambda n, q: n.add("Cast", q, to=onnx.TensorProto.BOOL),
+    "Greater": lambda n, q: n.add("Greater", n.add("Cast", q, to=1), np.float32(3)),
+    "Shape": lambda n, q: n.add("Mul", n.add("Shape", q), np.int64(2), name="sizes"),
+    "positions": lambda n, q: f"{n.add('MaxPool', q, kernel_shape=[8, 8], outputs=2)}_1",
+}
+
+
+@pytest.mark.parametrize("kind", NO_FLOATS)
+def test_integers_that_do_not_stand_for_floats_have_no_gradient(net: Any, kind: str) -> None:
+    """Sizes, positions and truth values are constants beside the floats."""
+    found, x = [], images(2, 3, 8, 8)
+    for quantized in (True, False):
+        n = net("N", 3, 8, 8)
+        a = b = n.add("Tanh", n.conv(n.x, 3, 3), name="a")
+        if quantized:
+            whole = NO_FLOATS[kind](n, n.add("QuantizeLinear", a, *SCALE))
+            number = n.add("ReduceMax", n.add("Cast", whole, to=1), keepdims=0)
+            b = n.add("Add", a, number)
+        backend = opened(n.model(n.head(n.conv(b, 3, 4), 4)))
+        assert "a" in [layer.name for layer in backend.layers()]
+        found.append(backend.capture(x, layer="a", target=1).gradients)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-8)
+
+
+def test_sizes_and_positions_from_quantized_tensors_stop_nothing(net: Any) -> None:
+    """An operator on floats that is told by them where and how large has its gradient."""
+    found, x = [], images(2, 3, 8, 8)
+    for quantized in (True, False):
+        n = net("N", 3, 8, 8)
+        a = n.add("Tanh", n.conv(n.x, 3, 3), name="a")
+        q = n.add("QuantizeLinear", a, *SCALE)
+        q = q if quantized else n.add("DequantizeLinear", q, *SCALE)
+        best = n.add("Flatten", n.add("ArgMax", q, axis=3, keepdims=0), axis=0)
+        picked = n.add("Gather", a, n.add("Squeeze", best, np.array([0])), axis=3)
+        same = n.add("Reshape", n.add("Reshape", a, np.array([-1])), n.add("Shape", q))
+        b = n.add("Add", same, n.add("ReduceMean", picked, axes=[3]))
+        backend = opened(n.model(n.head(n.conv(b, 3, 4), 4)))
+        assert "a" in [layer.name for layer in backend.layers()]
+        found.append(backend.capture(x, layer="a", target=1).gradients)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-8)
+    assert found[0].any()
+
+
+def test_quantized_convolutions_in_a_residual_net_are_refused(net: Any, tmp_path: Path) -> None:
+    n = net("N", 3, 16, 16)
+    x = n.add("Relu", n.conv(n.x, 3, 8), name="stem")
+    for i in range(2):
+        x = n.add("Relu", n.add("Add", x, n.conv(x, 8, 8), name=f"sum{i}"), name=f"block{i}")
+    how = {"quant_format": QuantFormat.QOperator, "op_types_to_quantize": ["Conv"]}
+    backend = opened(quantized(n.model(n.head(x, 8)), tmp_path, **how))
+    assert [layer.name for layer in backend.layers()] == ["sum1", "block1"]
+    with pytest.raises(UnsupportedOpError, match=r"QLinearConv \(2x.*that works is 'sum1'"):
+        backend.capture(photographs(2), layer="stem")
 
 
 @pytest.mark.real

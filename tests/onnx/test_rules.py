@@ -204,6 +204,17 @@ def test_a_product_with_zeros_among_its_factors() -> None:
     np.testing.assert_allclose(found, [[15, 10, 6], [0, 10, 0], [0, 0, 0]])
 
 
+def test_a_power_whose_base_is_not_positive() -> None:
+    """With respect to the exponent there is no slope there, or none that anybody could use."""
+    base, exponent = np.array([2, 0, 0, 0, -2, -2], "f"), np.array([2, 2, 0, -1, 2, 1.5], "f")
+    found = gradient_at(smooth("Pow", (6,), base, at=1), exponent)
+    np.testing.assert_allclose(found, [4 * np.log(2), 0, 0, 0, 0, 0], rtol=1e-6)
+    base = np.array([2, 0, 0, 0, -2, -2], "f")
+    exponent = np.array([3, 2, 1, 0, 3, 0], "f")
+    found = gradient_at(smooth("Pow", (6,), exponent), base)
+    np.testing.assert_allclose(found, [12, 0, 1, 0, 12, 0], rtol=1e-6)
+
+
 def test_an_output_without_a_name_is_refused() -> None:
     """Its size is not known; onnxruntime crashes on such a Split, so that it is not run here."""
     graph = Graph(prepare(one_operator(affine("Split", (2, 6), axis=1, outputs=2), "fixed")))

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from cfcam_onnx._scopes import match, module_of, modules
+from cfcam_onnx._layers.scopes import match, module_of, modules
 from torch import nn
 from whole_models import CLOSE, images, opened
 

@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import pytest
 from cfcam_onnx import Limits
+from cfcam_onnx._graph import Graph
+from cfcam_onnx._model import prepare
 from onnx import numpy_helper
 from whole_models import CLOSE, images, numeric_gradient, opened
 
@@ -85,6 +87,79 @@ def test_a_pool_that_rounds_up(net: Any, pool: str) -> None:
     np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)
 
 
+SAME = {"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER"}
+
+
+@pytest.mark.parametrize(
+    ("op", "how", "grid"),
+    [
+        ("Resize", {"mode": "linear"}, (8, 7)),
+        ("MaxPool", {**SAME, "dilations": [2, 2]}, (10, 8)),
+        ("AveragePool", {**SAME, "dilations": [2, 2]}, (10, 8)),
+        ("ConvTranspose", {**SAME, "strides": [2, 2], "output_padding": [1, 1]}, (24, 20)),
+    ],
+)
+def test_what_onnx_infers_wrongly(net: Any, op: str, how: Any, grid: tuple[int, ...]) -> None:
+    """The image size is fixed, and onnxruntime makes other sizes of it than onnx says."""
+    n = net("N", 4, 12, 10)
+    more = {"Resize": ["", np.float32([1, 1, 0.7, 0.7])], "ConvTranspose": [n.normal(4, 4, 3, 3)]}
+    a = n.add("Neg", n.x, name="a")
+    b = n.add("Sin", n.add(op, a, *more.get(op, []), **how), name="b")
+    model = n.model(n.head(b, 4), opset=19)
+    assert Graph(prepare(model)).shape("b")[2:] != grid
+    backend = opened(model)
+    assert {layer.name: layer.shape for layer in backend.layers()}["b"] == (None, 4, *grid)
+    far = np.random.default_rng(0).permutation(960) / 10 - 48  # no two lie close to a tie
+    x = far.reshape(2, 4, 12, 10)
+    for layer in ("a", "b") if op != "AveragePool" else ("b",):
+        slopes = numeric_gradient(backend, x, layer, 0)
+        np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [(45, 53), (32, 64), (33, 50)])
+def test_sizes_that_are_equal_only_where_they_divide_evenly(net: Any, size: Any) -> None:
+    """Halved, doubled, and brought to the size it had, as in a U-Net."""
+    n = net("N", 3, "H", "W")
+    a = n.add("Tanh", n.x, name="a")
+    half = n.conv(a, 3, 3, strides=[2, 2], name="half")
+    doubled = n.add("Resize", half, "", np.float32([1, 1, 2, 2]), mode="nearest", name="doubled")
+    whole = n.add("Resize", doubled, "", "", n.add("Shape", a), mode="linear")
+    backend, x = opened(n.model(n.head(n.add("Mul", whole, a), 3))), images(2, 3, *size)
+    for layer in ("a", "half", "doubled"):
+        slopes = numeric_gradient(backend, x, layer, 0)
+        np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)
+
+
+def test_resizing_that_no_trial_run_has_shown(net: Any) -> None:
+    """Only what is larger than all sizes tried is brought down to 400."""
+    n = net("N", 2, "H", "W")
+    a = n.add("Tanh", n.x, name="a")
+    sizes = n.add("Min", n.add("Shape", a), np.array(400))
+    small = n.add("Tanh", n.add("Resize", a, "", "", sizes, mode="linear"))
+    backend = opened(n.model(n.head(small, 2)))
+    for size in ((410, 3), (3, 4)):
+        slopes = numeric_gradient(backend, 9 * images(1, 2, *size), "a", 0)
+        np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], rtol=5e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("strides", "kernel", "tried"),
+    [(1, 1, "224|21|331"), (1, 40, "224|96|331"), (4, 1, "224|96|320"), (4, 40, "224|96|320")],
+)
+def test_what_a_model_refuses_is_not_tried_on(
+    net: Any, strides: int, kernel: int, tried: str
+) -> None:
+    """A large window needs large images; a skip past strides needs sizes that divide evenly."""
+    n = net("N", 3, "H", "W")
+    down = n.conv(n.x, 3, 3, kernel_shape=[3, 3], strides=[strides] * 2)
+    up = n.add("Resize", down, "", np.float32([1, 1, strides, strides]), mode="nearest")
+    both = n.add("Add", up, n.x)
+    pooled = n.add("AveragePool", both, kernel_shape=[kernel] * 2)
+    backend = opened(n.model(n.head(n.add("Reshape", pooled, n.add("Shape", pooled)), 3)))
+    assert backend._model.graph.shape("x")[:3] == ("N", 3, tried)
+    assert backend._model.graph.sample_shape("x") == (2, 3, 224, 256)
+
+
 def test_sizes_noted_in_the_file_may_be_stale(small: Any) -> None:
     """Somebody has opened the batch axis of the input, and of nothing else."""
     model = onnx.shape_inference.infer_shapes(small(1, 3, 12, 10))
@@ -112,12 +187,12 @@ def test_what_depends_on_the_data_is_no_constant(net: Any) -> None:
         assert np.flatnonzero(gradients.any(axis=(0, 2, 3))).tolist() == [row]
 
 
-@pytest.mark.parametrize("bound", ["Min", "Max"])
-def test_a_size_that_stays_within_bounds_is_no_constant(net: Any, bound: str) -> None:
+@pytest.mark.parametrize(("bound", "limit"), [("Min", 100), ("Min", 28), ("Max", 300)])
+def test_a_size_that_stays_within_bounds_is_no_constant(net: Any, bound: str, limit: int) -> None:
     n = net("N", 3, "H", "W")
     a = n.add("Tanh", n.x, name="a")
     sizes = n.add("Slice", n.add("Shape", a), *map(np.array, ([2], [4], [0])))
-    ends = n.add(bound, sizes, np.array(100 if bound == "Min" else 300))
+    ends = n.add(bound, sizes, np.array(limit))
     part = n.add("Slice", a, np.array([0, 0]), ends, np.array([2, 3]))
     scaled = n.add("Mul", part, n.add("Cast", n.add("ReduceSum", ends), to=1))
     model = n.model(n.head(scaled, 3))

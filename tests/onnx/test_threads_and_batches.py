@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from whole_models import CLOSE, images, opened
 
+from cfcam_core import InvalidInputError
+
 
 def test_a_batch_gives_what_its_samples_give(small: Any) -> None:
     backend, x = opened(small()), images()
@@ -29,6 +31,17 @@ def test_a_fixed_batch_takes_any_number_of_samples(small: Any, fixed: int) -> No
     np.testing.assert_allclose(backend.scores(x), wanted.scores, rtol=1e-5, atol=1e-6)
     tail = backend.scores_from(capture.activations, x)
     np.testing.assert_allclose(tail, wanted.scores, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", ["N", 2])
+def test_several_rows_of_a_sample_are_refused(net: Any, batch: Any) -> None:
+    """Four parts of each picture are scored by themselves; none of them may pass for the whole."""
+    n = net(batch, 3, 8, 8)
+    parts = n.add("Reshape", n.add("Tanh", n.conv(n.x, 3, 4)), np.array([-1, 4, 4, 4]))
+    backend = opened(n.model(n.head(parts, 4)))
+    for samples in (2, 4):
+        with pytest.raises(InvalidInputError, match=r"makes 8 rows of 2|makes 16 rows of 4"):
+            backend.scores(images(samples, 3, 8, 8))
 
 
 def test_many_threads_at_once(small: Any) -> None:

@@ -10,7 +10,7 @@ import cfcam_onnx
 import numpy as np
 import pytest
 import torch
-from cfcam_onnx._tokens import MOST_PREFIX, Fold, find_fold
+from cfcam_onnx._layers.tokens import MOST_PREFIX, Fold, find_fold
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -43,13 +43,12 @@ from cfcam_core import InvalidInputError, LayerNotFoundError
 def test_known_grids(
     tokens: int, size: tuple[int, int], prefix: int, grid: tuple[int, int]
 ) -> None:
-    assert find_fold(tokens, size) == Fold(prefix, grid)
     assert find_fold(tokens, size, prefix) == Fold(prefix, grid)
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 2, 3, 300, 1000])
 def test_tokens_on_no_grid(tokens: int) -> None:
-    assert find_fold(tokens, (64, 64)) is None
+    assert find_fold(tokens, (64, 64), 0) is None
 
 
 @given(st.integers(1, 32), st.integers(2, 20), st.integers(2, 20), st.integers(0, MOST_PREFIX))
@@ -57,10 +56,8 @@ def test_patches_are_found(patch: int, rows: int, columns: int, prefix: int) -> 
     size = rows * patch, columns * patch
     tokens = prefix + rows * columns
     assert find_fold(tokens, size, prefix) == Fold(prefix, (rows, columns))
-    found = find_fold(tokens, size)
-    assert found is not None
-    assert found.prefix <= prefix
-    assert found.prefix + found.grid[0] * found.grid[1] == tokens
+    seen = (rows, columns), size
+    assert find_fold(tokens, size, prefix, seen) == Fold(prefix, (rows, columns))
 
 
 def test_folding_and_back() -> None:

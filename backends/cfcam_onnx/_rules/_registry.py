@@ -57,24 +57,12 @@ def rule(
 ZERO_GRADIENT = frozenset(
     {
         # what they return is made of integers or truth values
-        *(
-            "And",
-            "ArgMax",
-            "ArgMin",
-            "Equal",
-            "Greater",
-            "GreaterOrEqual",
-            "IsInf",
-            "IsNaN",
-            "Less",
-        ),
-        *("LessOrEqual", "NonZero", "Not", "Or", "Shape", "Size", "Xor"),
+        *("And", "ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN"),
+        *("Less", "LessOrEqual", "NonZero", "Not", "Or", "Shape", "Size", "Xor"),
         # constant almost everywhere
         *("Ceil", "Floor", "Hardmax", "Round", "Sign"),
         # only the shape of their input counts
         *("ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike"),
-        # the input is made of indices
-        "OneHot",
     }
 )
 """Operators that no gradient flows through: listed, so that they are not taken for forgotten."""

@@ -65,11 +65,18 @@ def where(e: Emitter, node: Node, g: Tensor) -> Cotangents:
 
 @rule("Pow", broadcasts=0)
 def power(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    """Take 0 for the derivative with respect to the exponent where the base is not positive.
+
+    There the power is no smooth function of its exponent, or none at all.
+    """
     x, exponent = node.x, node.required(1)
-    p = e.cast(exponent, x.dtype)
-    if exponent.value is not None and (exponent.value == 2).all():
+    p, fixed = e.cast(exponent, x.dtype), exponent.value
+    if fixed is not None and (fixed == 2).all():
         return [g * x * 2, None]
-    return [g * p * x ** (p - 1), g * node.y * e.where(x > 0, e.op("Log", x), 0)]
+    slope = p * x ** (p - 1)
+    if fixed is None or (fixed == 0).any():  # else 0 / 0 at the base 0
+        slope = e.where(e.op("Equal", p, e.scalar(0, p.dtype), dtype=np.bool_), 0, slope)
+    return [g * slope, g * e.where(x > 0, node.y * e.op("Log", x), 0)]
 
 
 @rule("Neg")

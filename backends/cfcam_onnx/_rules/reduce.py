@@ -53,11 +53,8 @@ def reduce_prod(e: Emitter, node: Node, g: Tensor) -> Cotangents:
     x, axes = node.x, _axes(node)
     zero = e.op("Equal", x, e.scalar(0, x.dtype), dtype=np.bool_)
     rest = e.where(zero, 1, x)
-    product, zeros = (
-        e.reduce("ReduceProd", rest, axes),
-        e.reduce("ReduceSum", e.cast(zero, x.dtype), axes),
-    )
-    others = zeros - e.cast(zero, x.dtype)
+    product, is_zero = e.reduce("ReduceProd", rest, axes), e.cast(zero, x.dtype)
+    others = e.reduce("ReduceSum", is_zero, axes) - is_zero
     return [e.where(others > 0, 0, product / rest) * _kept(e, node, g), None]
 
 

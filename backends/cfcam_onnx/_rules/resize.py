@@ -33,6 +33,9 @@ def resize(e: Emitter, node: Node, g: Tensor) -> Cotangents:
     if all(kept):
         return [g, None, None, None]
     scales = _scales(e, node, changed=False in kept)
+    if scales is not None:  # onnx may round the sizes otherwise: say what they are
+        known = [y.fixed(axis) for axis in range(x.rank)]
+        g = e.reshape(g, [size[0] if size else 0 for size in known])
     for i, axis in enumerate(chosen):
         if _keeps_place(node, axis, i, kept=bool(kept[i])):
             continue
@@ -64,9 +67,11 @@ def _keeps_size(node: Node, axis: int, i: int) -> bool | None:
     if isinstance(a, int) and isinstance(b, int):
         return a == b
     given = _given(node)
-    if (given and given[i] == 1) or (a is not None and a == b):
+    if given and given[i] == 1:
         return True
-    return True if axis == 0 and given == [] else None  # the batch is never resized by its size
+    if axis == 0 and (given == [] or (a is not None and a == b)):
+        return True  # the batch is never resized by its size
+    return None  # open sizes that were equal in the trial run need not be so in others
 
 
 def _keeps_place(node: Node, axis: int, i: int, *, kept: bool) -> bool:

@@ -80,6 +80,15 @@ def scatter_nd(e: Emitter, node: Node, g: Tensor) -> Cotangents:
     return [e.op("ScatterND", g, index, e.zeros_like(updates)), None, picked]
 
 
+@rule("OneHot")
+def one_hot(e: Emitter, node: Node, g: Tensor) -> Cotangents:
+    """Give each of the two values, off and on, the cotangents of the places where it stands."""
+    marks, axis = e.const(np.array([0, 1], g.dtype)), node.attr("axis", -1)
+    on = e.op("OneHot", node.x, node.required(1), marks, dtype=g.dtype, axis=axis)
+    sums = [e.reduce("ReduceSum", g * hot, None, keepdims=False) for hot in (1 - on, on)]
+    return [None, None, e.op("Concat", *(e.reshape(t, [1]) for t in sums), axis=0)]
+
+
 @rule("MaxUnpool")
 def max_unpool(e: Emitter, node: Node, g: Tensor) -> Cotangents:
     """Positions count through the whole output, as those of MaxPool do through its input."""

@@ -28,12 +28,13 @@ def dropout(_: Emitter, node: Node, g: Tensor) -> Cotangents:
 
 @rule("Cast")
 def cast(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    return [e.cast(g, node.x.dtype)]
+    """Keep the cotangent's dtype where integers were cast: they are quantised floats."""
+    return [e.cast(g, node.x.dtype) if node.x.dtype.kind == "f" else g]
 
 
 @rule("CastLike")
 def cast_like(e: Emitter, node: Node, g: Tensor) -> Cotangents:
-    return [e.cast(g, node.x.dtype), e.zeros_like(node.required(1))]
+    return [*cast(e, node, g), e.zeros_like(node.required(1))]
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")

@@ -6,7 +6,6 @@ Such a file was written by `OnnxBackend.export`, or by somebody who says what it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,21 @@ from cfcam_core.backend import Backend, Layer
 from cfcam_core.capture import Capture
 from cfcam_core.errors import InvalidInputError, LayerNotFoundError, UnsupportedOpError
 from cfcam_core.targets import resolve_targets
-from cfcam_onnx._axes import channel_axes
 from cfcam_onnx._bounds import bounds_of
-from cfcam_onnx._format import Facts
 from cfcam_onnx._graph import Graph
-from cfcam_onnx._inputs import Input, Sizes, read_inputs, shown
+from cfcam_onnx._inputs import Sizes, read_inputs
+from cfcam_onnx._kept import Kept
+from cfcam_onnx._layers.scopes import match
+from cfcam_onnx._layers.tokens import fold_of
 from cfcam_onnx._limits import Limits
 from cfcam_onnx._model import prepare
 from cfcam_onnx._programs import forward_program
 from cfcam_onnx._reading import blaming, read_model
-from cfcam_onnx._ready_tensors import Tensors, check, sizes
+from cfcam_onnx._ready.format import Facts
+from cfcam_onnx._ready.inputs import find_inputs, picture
+from cfcam_onnx._ready.tensors import Tensors, check
 from cfcam_onnx._session import Session, check_providers
-from cfcam_onnx._tokens import find_fold
+from cfcam_onnx._sessions import KEPT_SESSIONS
 
 BEST = -1
 """Class index that stands for the largest logit, in files that we have written."""
@@ -44,7 +46,7 @@ class ReadyBackend(Backend):
         What its outputs are called.
     facts : Facts, optional
         What the file says of itself, if we have written it.
-    providers, threads : optional
+    providers, threads, limits : optional
         As for `OnnxBackend`.
 
     Raises
@@ -81,9 +83,8 @@ class ReadyBackend(Backend):
             self._bounds = bounds_of(self._graph, limits or Limits())
         self._tensors, self._facts = tensors, facts
         check(self._graph, tensors)
-        self._inputs = self._find_inputs()
-        self._sessions: dict[tuple[str, ...], Session] = {}
-        self._lock = Lock()
+        self._inputs = find_inputs(self._graph, tensors, facts)
+        self._sessions: Kept[tuple[str, ...], Session] = Kept(self._session, KEPT_SESSIONS)
 
     # ------------------------------------------------------------------------------- facts
 
@@ -95,8 +96,7 @@ class ReadyBackend(Backend):
     @property
     def input_layout(self) -> str:
         """``channels_first`` or ``channels_last``: where the (first) input has its channels."""
-        last = self._inputs[0].channels not in (None, 1)
-        return "channels_last" if last else "channels_first"
+        return self._inputs[0].layout
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
@@ -122,9 +122,10 @@ class ReadyBackend(Backend):
         return [
             Layer(
                 facts.layer if facts else activations,
-                self._channels_first(sizes(self._graph, activations) or (None,)),
+                self._channels_first(self._graph.sizes(activations) or (None,)),
                 facts.kind if facts else producer.op_type if producer else "Input",
                 is_default=True,
+                module=facts.module if facts else "",
             )
         ]
 
@@ -136,7 +137,7 @@ class ReadyBackend(Backend):
         inputs : array_like of shape (N, ...), or dict of str to array_like
             Preprocessed, in the model's own layout; one sample may come without the axis N.
         layer : str, int or Layer, optional
-            The one of `layers`.
+            The one of `layers`, by its name, index or module.
         target : None, int, sequence of int, or callable
             Class to explain. What a callable returns must be classes, not coefficients. Only None
             where the model takes no class.
@@ -164,18 +165,13 @@ class ReadyBackend(Backend):
             targets = scores.argmax(axis=1)
         if tensors.channels_last:
             activations, gradients = (np.moveaxis(a, -1, 1) for a in (activations, gradients))
-        size = self._input_size(feeds, activations.ndim - 2)
-        if self._facts and self._facts.prefix is not None and size is not None and len(size) == 2:
-            fold = find_fold(activations.shape[-1], size, self._facts.prefix)
-            if fold is None:
-                raise InvalidInputError(
-                    f"the {activations.shape[-1]} tokens of layer {name!r} make no rows and "
-                    f"columns on an input of {size[0]} x {size[1]}; resize it to a multiple of "
-                    "the model's patches"
-                )
-            activations, gradients = (
-                fold.maps(array) for array in (activations, gradients) if array.ndim == 3
-            )
+        source = picture(self._inputs, self._facts, activations.ndim - 2)
+        size = source.size(feeds) if source else None
+        prefix = self._facts.prefix if self._facts else None
+        alike = activations.shape == gradients.shape and activations.ndim == 3
+        if prefix is not None and alike and size and len(size) == 2:
+            fold = fold_of(name, activations.shape[-1], size, prefix)
+            activations, gradients = fold.maps(activations), fold.maps(gradients)
         return Capture(activations, gradients, scores, targets, name, size)
 
     def scores(self, inputs: Any) -> NDArray[np.float32]:
@@ -217,14 +213,16 @@ class ReadyBackend(Backend):
 
     def _resolve(self, layer: Any) -> str:
         """Return the name of the one layer, if that is meant."""
-        name = self.layers()[0].name
+        (own,) = self.layers()
         wanted = layer.name if isinstance(layer, Layer) else layer
         is_index = isinstance(layer, int | np.integer) and not isinstance(layer, bool)
-        is_name = isinstance(wanted, str) and wanted == name
+        is_name = isinstance(wanted, str) and bool(
+            wanted == own.name or (own.module and match(wanted, [own.module]))
+        )
         if wanted is None or is_name or (is_index and layer in (0, -1)):
-            return name
+            return own.name
         raise LayerNotFoundError(
-            f"the file explains the layer {name!r} alone, not {wanted!r}; open the original "
+            f"the file explains the layer {own.name!r} alone, not {wanted!r}; open the original "
             "model, or export it anew at that layer"
         )
 
@@ -266,57 +264,19 @@ class ReadyBackend(Backend):
             feeds = {**feeds, index: targets.astype(self._graph.dtype(index))}
         batches = [one.shape[0] for one in self._inputs if one.shape]
         batch = next((size for size in batches if size is not None), None)
-        return self._session(*outputs).in_batches(feeds, len(targets), batch)
+        return self._sessions(tuple(outputs)).in_batches(feeds, len(targets), batch)
 
-    def _session(self, *outputs: str) -> Session:
-        with self._lock:
-            if outputs not in self._sessions:
-                self._sessions[outputs] = Session(
-                    forward_program(self._graph, *outputs),
-                    self._graph.weights,
-                    providers=self._providers,
-                    threads=self._threads,
-                    bounds=self._bounds,
-                )
-            return self._sessions[outputs]
-
-    def _input_size(self, feeds: dict[str, NDArray[Any]], axes: int) -> tuple[int, ...] | None:
-        """Return the size of the input that the maps lie over, if there is one."""
-        if self._facts:
-            name, found = self._facts.input, self._facts.input_axes
-        else:
-            alike = (one for one in self._inputs if len(one.spatial) == axes)
-            name, found = next(((one.name, one.spatial) for one in alike), ("", ()))
-        return tuple(feeds[name].shape[axis] for axis in found) if name in feeds else None
+    def _session(self, outputs: tuple[str, ...]) -> Session:
+        return Session(
+            forward_program(self._graph, *outputs),
+            self._graph.weights,
+            providers=self._providers,
+            threads=self._threads,
+            bounds=self._bounds,
+        )
 
     def _channels_first(self, shape: Sizes) -> Sizes:
         return (shape[0], shape[-1], *shape[1:-1]) if self._tensors.channels_last else shape
-
-    def _find_inputs(self) -> list[Input]:
-        channels, found = channel_axes(self._graph), []
-        for info in self._graph.inputs:
-            if info.name == self._tensors.class_index:
-                continue
-            shape = sizes(self._graph, info.name)
-            if not shape:
-                raise InvalidInputError(
-                    f"the model does not say what shape its input {info.name!r} has; export it "
-                    "with shapes"
-                )
-            axis = channels.get(info.name, 1) if len(shape) >= 3 else None
-            if self._facts and info.name == self._facts.input:
-                rest = set(range(1, len(shape))) - {*self._facts.input_axes}
-                if len(rest) != 1 or max(self._facts.input_axes, default=0) >= len(shape):
-                    raise InvalidInputError(
-                        f"the file says that axes {self._facts.input_axes} of its input "
-                        f"{info.name!r} are spatial, but it has shape {shown(shape)}; export the "
-                        "original again"
-                    )
-                (axis,) = rest
-            found.append(Input(info.name, shape, self._graph.dtype(info.name), axis))
-        if not found:
-            raise InvalidInputError("the model has no input but the class; wanted one to explain")
-        return found
 
 
 def _scores(found: NDArray[Any]) -> NDArray[np.float32]:

@@ -13,11 +13,11 @@ from onnx import TensorProto, helper
 from cfcam_core.backend import Layer
 from cfcam_core.errors import InvalidInputError
 from cfcam_onnx._classifier import Classifier
-from cfcam_onnx._export_program import export_program
-from cfcam_onnx._format import ACTIVATIONS, KEY, Facts
-from cfcam_onnx._layers import Site
-from cfcam_onnx._saving import save
-from cfcam_onnx._tokens import Fold
+from cfcam_onnx._layers.sites import Site
+from cfcam_onnx._layers.tokens import Fold
+from cfcam_onnx._ready.format import ACTIVATIONS, KEY, Facts
+from cfcam_onnx._ready.program import export_program
+from cfcam_onnx._ready.saving import save
 
 SUFFIX = ".onnx"
 """What the file must end in, for that is how models are told apart."""
@@ -28,7 +28,7 @@ def write_export(
 ) -> Layer:
     """Write the explain-ready file of a model; see `OnnxBackend.export`."""
     place = _checked(path, opened)
-    source, fold = opened.input_of(layer), _fold(opened, layer)
+    source, fold = opened.layers.input_of(layer), _fold(opened, layer)
     if with_map and layer.prefix is not None and fold is None:
         raise InvalidInputError(
             f"the map of layer {layer.name!r} cannot be made inside the file: how its tokens lie "
@@ -42,6 +42,7 @@ def write_export(
         layer=layer.name,
         kind=layer.kind,
         source_sha256=_digest(opened),
+        module=layer.module,
         logits_behind=opened.logits_behind,
         input=names.get(source.name, source.name) if source else "",
         input_axes=source.spatial if source else (),
@@ -83,7 +84,7 @@ def _checked(path: str | PathLike[str], opened: Classifier) -> Path:
 
 def _fold(opened: Classifier, layer: Site) -> Fold | None:
     """Return how tokens lie on a grid, if that is the same whatever is fed."""
-    source, shape = opened.input_of(layer), opened.shape(layer.name)
+    source, shape = opened.layers.input_of(layer), opened.shape(layer.name)
     if layer.prefix is None or source is None:
         return None
     tokens, *size = shape[3 - layer.channels], *(source.shape[axis] for axis in source.spatial)
@@ -123,4 +124,4 @@ def _exported(model: onnx.ModelProto, facts: Facts) -> Layer:
     sizes = (
         d.dim_value if d.HasField("dim_value") else None for d in info.type.tensor_type.shape.dim
     )
-    return Layer(facts.layer, tuple(sizes), facts.kind, is_default=True)
+    return Layer(facts.layer, tuple(sizes), facts.kind, is_default=True, module=facts.module)

@@ -19,11 +19,11 @@ import onnx.version_converter
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from cfcam_core.errors import CfcamError, InvalidInputError
-from cfcam_onnx._external import Beside, is_elsewhere
 from cfcam_onnx._limits import Limits
-from cfcam_onnx._sparse import write_out
-from cfcam_onnx._structure import check_size, parts, put_in_order
-from cfcam_onnx._weights import Weights, bring_in, take_out
+from cfcam_onnx._reading.external import Beside, is_elsewhere
+from cfcam_onnx._reading.sparse import write_out
+from cfcam_onnx._reading.structure import check_size, parts, put_in_order
+from cfcam_onnx._reading.weights import Weights, bring_in, take_out
 
 LARGEST_MESSAGE = (1 << 31) - 1
 """Bytes that a protobuf message may have; weights beside it have no such bound."""

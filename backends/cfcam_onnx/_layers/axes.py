@@ -27,6 +27,10 @@ AXES_MOVE = frozenset(
 """Operators that change what an axis means; in all others, equal ranks mean equal axes."""
 
 
+RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+"""Operators that run along a sequence, which is their first axis."""
+
+
 def channel_axes(graph: Graph) -> dict[str, int]:
     """Return the axis of the channels of each tensor for which the operators around it tell.
 
@@ -40,7 +44,7 @@ def channel_axes(graph: Graph) -> dict[str, int]:
         if node.op_type in CHANNELS_SECOND:
             found.update({node.input[0]: 1, node.output[0]: 1})
     _spread(graph, found)
-    for hint in (_norm_hint, _dense_hint, _pooling_hint):
+    for hint in (_recurrent_hint, _norm_hint, _dense_hint, _pooling_hint):
         for node in graph.nodes:
             for name, axis in hint(graph, node).items():
                 found.setdefault(name, axis)
@@ -74,6 +78,8 @@ def _links(graph: Graph, node: onnx.NodeProto) -> Iterator[tuple[str, str, dict[
         backwards = list(range(len(shape)))[::-1]
         perm = attributes(node).get("perm", backwards)
         yield node.input[0], node.output[0], {before: i for i, before in enumerate(perm)}
+    elif node.op_type == "Squeeze":
+        yield node.input[0], node.output[0], _squeezed_axes(graph, node)
     elif node.op_type == "Reshape":
         yield node.input[0], node.output[0], _kept_axes(graph, node)
     elif node.op_type not in AXES_MOVE:
@@ -85,6 +91,13 @@ def _links(graph: Graph, node: onnx.NodeProto) -> Iterator[tuple[str, str, dict[
                     yield name, output, {i: i for i in range(len(shape))}
 
 
+def _squeezed_axes(graph: Graph, node: onnx.NodeProto) -> dict[int, int]:
+    """Return the axes that a Squeeze leaves; none if it leaves some of the size 1."""
+    before, after = (graph.sample_shape(n) or () for n in (node.input[0], node.output[0]))
+    kept = [axis for axis, size in enumerate(before) if size != 1]
+    return {axis: i for i, axis in enumerate(kept)} if len(kept) == len(after) else {}
+
+
 def _kept_axes(graph: Graph, node: onnx.NodeProto) -> dict[int, int]:
     """Return the axes next to the batch and at the end that a Reshape leaves as they are."""
     before, after = (graph.sample_shape(n) or () for n in (node.input[0], node.output[0]))
@@ -92,6 +105,14 @@ def _kept_axes(graph: Graph, node: onnx.NodeProto) -> dict[int, int]:
         return {}
     ends = {1: 1, len(before) - 1: len(after) - 1}
     return {i: j for i, j in ends.items() if before[i] == after[j] and before[i] is not None}
+
+
+def _recurrent_hint(graph: Graph, node: onnx.NodeProto) -> dict[str, int]:
+    """Return where recurrent layers have features (T, N, C) and hidden units (T, D, N, H)."""
+    del graph
+    if node.op_type not in RECURRENT or attributes(node).get("layout"):
+        return {}
+    return {node.input[0]: 2} | ({node.output[0]: 3} if node.output[0] else {})
 
 
 def _norm_hint(graph: Graph, node: onnx.NodeProto) -> dict[str, int]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from cfcam_core.errors import InvalidInputError
-from cfcam_onnx._format import ACTIVATIONS, CLASS_INDEX, GRADIENTS, LOGITS
 from cfcam_onnx._graph import Graph
 from cfcam_onnx._inputs import Sizes, shown
+from cfcam_onnx._ready.format import ACTIVATIONS, CLASS_INDEX, GRADIENTS, LOGITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def check(graph: Graph, tensors: Tensors) -> None:
         )
     if tensors.class_index is not None:
         _check_index(graph, tensors)
-    A, G = (sizes(graph, name) for name in (tensors.activations, tensors.gradients))
+    A, G = (graph.sizes(name) for name in (tensors.activations, tensors.gradients))
     for name, shape in ((tensors.activations, A), (tensors.gradients, G)):
         if shape is not None and not 3 <= len(shape) <= 5:
             raise InvalidInputError(
@@ -82,7 +82,7 @@ def check(graph: Graph, tensors: Tensors) -> None:
 
 
 def _check_index(graph: Graph, tensors: Tensors) -> None:
-    shape = sizes(graph, str(tensors.class_index))
+    shape = graph.sizes(str(tensors.class_index))
     if shape is None or len(shape) != 1:
         raise InvalidInputError(
             f"class_index={tensors.class_index!r} has shape {shown(shape or ())}; wanted (N,), a "
@@ -99,9 +99,3 @@ def _agree(a: Sizes, b: Sizes) -> bool:
     return len(a) == len(b) and all(
         x == y or None in (x, y) for x, y in zip(a[1:], b[1:], strict=True)
     )
-
-
-def sizes(graph: Graph, name: str) -> Sizes | None:
-    """Return the shape of a tensor, None standing for open sizes; None if there is none."""
-    shape = graph.shape(name)
-    return None if shape is None else tuple(n if isinstance(n, int) else None for n in shape)

@@ -11,17 +11,25 @@ from onnx import TensorProto, helper
 
 from cfcam_core.errors import UnsupportedOpError
 from cfcam_onnx._emit import Emitter
-from cfcam_onnx._format import ACTIVATIONS, CLASS_INDEX, GRADIENTS, HEATMAP, LOGITS, MAP, RESERVED
 from cfcam_onnx._gradient import sweep
-from cfcam_onnx._graph import PREFIX, Dim, Graph, everywhere
-from cfcam_onnx._inputs import Input
-from cfcam_onnx._layers import Site
+from cfcam_onnx._graph import PREFIX, Graph, everywhere
+from cfcam_onnx._inputs import Input, Sizes
+from cfcam_onnx._layers.sites import Site
+from cfcam_onnx._layers.tokens import Fold
 from cfcam_onnx._programs import assemble, one_hot
+from cfcam_onnx._ready.format import (
+    ACTIVATIONS,
+    CLASS_INDEX,
+    GRADIENTS,
+    HEATMAP,
+    LOGITS,
+    MAP,
+    RESERVED,
+)
 from cfcam_onnx._tensor import Tensor
-from cfcam_onnx._tokens import Fold
 
 EXPORTED = f"{PREFIX}exported/"
-"""Start of what the inputs and outputs of `cfcam_onnx._format` are called while it is made."""
+"""Start of what the tensors of `cfcam_onnx._ready.format` are called while it is made."""
 
 
 def export_program(
@@ -33,7 +41,7 @@ def export_program(
     fold: Fold | None = None,
     with_map: bool = False,
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """Return the model with the inputs and outputs of `cfcam_onnx._format`.
+    """Return the model with the inputs and outputs of `cfcam_onnx._ready.format`.
 
     Parameters
     ----------
@@ -67,8 +75,8 @@ def export_program(
     found, problems = sweep(emit, [layer.name], logits, one_hot(emit, scores, chosen))
     if not found:
         raise UnsupportedOpError(f"cannot be differentiated: {problems}")
-    batch, classes = (*(graph.shape(logits) or ()), None, None)[:2]
-    shape = graph.shape(layer.name) or ()
+    batch, classes = (*(graph.sizes(logits) or ()), None, None)[:2]
+    shape = graph.sizes(layer.name) or ()
     channels = shape[layer.channels]
     rest = (size for axis, size in enumerate(shape) if axis not in {0, layer.channels})
     grid = fold.grid if fold else tuple(rest)
@@ -76,7 +84,7 @@ def export_program(
         _channels_first(emit, tensor, layer, fold)
         for tensor in (emit.tensor(layer.name), found[layer.name])
     )
-    outputs: dict[str, tuple[Tensor, tuple[Dim, ...]]] = {
+    outputs: dict[str, tuple[Tensor, Sizes]] = {
         LOGITS: (emit.cast(scores, np.float32), (batch, classes)),
         ACTIVATIONS: (activations, (batch, channels, *grid)),
         GRADIENTS: (gradients, (batch, channels, *grid)),
@@ -86,11 +94,11 @@ def export_program(
         size = tuple(source.shape[axis] for axis in source.spatial) if source else grid
         outputs[MAP] = signed, (batch, *grid)
         outputs[HEATMAP] = _heatmap(emit, signed, len(grid), source), (batch, *size)
-    infos = [helper.make_tensor_value_info(index.name, TensorProto.INT64, _open([batch]))]
+    infos = [helper.make_tensor_value_info(index.name, TensorProto.INT64, [batch])]
     for name, (tensor, sizes) in outputs.items():
         own = graph.own(EXPORTED + name)
         emit.nodes.append(helper.make_node("Identity", [tensor.name], [own], name=own))
-        infos.append(helper.make_tensor_value_info(own, TensorProto.FLOAT, _open(sizes)))
+        infos.append(helper.make_tensor_value_info(own, TensorProto.FLOAT, sizes))
     nodes, inputs = graph.needed([logits, layer.name]), [*graph.inputs, infos[0]]
     model = assemble(graph, nodes, emit, inputs, infos[1:])
     ours = {graph.own(EXPORTED + name): name for name in (CLASS_INDEX, *outputs)}
@@ -140,10 +148,6 @@ def _heatmap(emit: Emitter, signed: Tensor, axes: int, source: Input | None) -> 
         positive = emit.op("Squeeze", grown, emit.ints(*lead))
     peak = emit.reduce("ReduceMax", positive, range(1, axes + 1))
     return positive / emit.where(peak > 0, peak, 1)
-
-
-def _open(shape: tuple[Dim, ...] | list[Dim]) -> list[int | None]:
-    return [size if isinstance(size, int) else None for size in shape]
 
 
 def _theirs(model: onnx.ModelProto) -> dict[str, str]:

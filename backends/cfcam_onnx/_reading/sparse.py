@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from onnx import SparseTensorProto, helper, numpy_helper
 
 from cfcam_core.errors import InvalidInputError
-from cfcam_onnx._external import is_elsewhere
 from cfcam_onnx._graph import STANDARD
 from cfcam_onnx._limits import Limits
-from cfcam_onnx._weights import PLAIN
+from cfcam_onnx._reading.external import is_elsewhere
+from cfcam_onnx._reading.weights import PLAIN
 
 
 def write_out(model: onnx.ModelProto, count: int, limits: Limits, where: str) -> None:

@@ -16,7 +16,7 @@ from google.protobuf.message import Message  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, TensorProto
 
 from cfcam_core.files import replacing
-from cfcam_onnx._weights import Weights
+from cfcam_onnx._reading.weights import Weights
 
 LARGEST_FILE = (1 << 31) - 1
 """Bytes of a model in one file: no protobuf message may be larger."""

@@ -10,8 +10,11 @@ from itertools import pairwise
 import onnx
 
 from cfcam_onnx._graph import Graph, reads
-from cfcam_onnx._scopes import module_of
-from cfcam_onnx._tokens import find_fold
+from cfcam_onnx._layers.scopes import module_of
+from cfcam_onnx._layers.tokens import Fold
+
+PICTURE = 2
+"""Spatial axes of a picture."""
 
 PASSED_OVER = frozenset(
     {
@@ -58,7 +61,7 @@ class Site:
 
 
 def site(
-    graph: Graph, name: str, channels: dict[str, int], image: tuple[int, int] | None = None
+    graph: Graph, name: str, channels: dict[str, int], patches: tuple[int, Fold] | None = None
 ) -> Site | None:
     """Return a tensor seen as a layer, or None if it has no spatial axes or no gradient.
 
@@ -67,23 +70,21 @@ def site(
     graph : Graph
     name : str
     channels : dict of str to int
-        What `cfcam_onnx._axes.channel_axes` has found.
-    image : tuple of int, optional
-        Height and width of the picture that tokens would be patches of.
+        What `cfcam_onnx._layers.axes.channel_axes` has found.
+    patches : tuple of (int, Fold), optional
+        What `cfcam_onnx._layers.patches.find_patches` has found.
     """
     shape = graph.sample_shape(name)
     if shape is None or not 3 <= len(shape) <= 5 or not graph.is_float(name):
         return None
     producer = graph.producer.get(name)
     kind, module = ("Input", "") if producer is None else (producer.op_type, module_of(producer))
-    axes = [channels[name]] if name in channels else [a for a in (1, 2) if shape[a] != 1] or [1]
-    for axis in axes if image and len(shape) == 3 else []:
-        count = shape[3 - axis]
-        fold = None if count is None or image is None else find_fold(count, image)
-        if fold is not None:
-            return Site(name, kind, axis, fold.grid, fold.prefix, module)
-    grid = tuple(size for i, size in enumerate(shape) if i not in {0, axes[0]})
-    return Site(name, kind, axes[0], grid, module=module)
+    if patches is not None:
+        axis, fold = patches
+        return Site(name, kind, 3 - axis, fold.grid, fold.prefix, module)
+    axis = channels.get(name, 2 if shape[1] == 1 and shape[2] != 1 else 1)
+    grid = tuple(size for i, size in enumerate(shape) if i not in {0, axis})
+    return Site(name, kind, axis, grid, module=module)
 
 
 def cut_points(graph: Graph, logits: str, source: str) -> list[str]:
@@ -116,8 +117,9 @@ def default_site(
     That leaves out maps of single classes, in which only one channel has a gradient, and what is
     only pooled, padded, cut out or rolled. Places with as many axes as the model's input go first,
     their channels known: the heads of an attention have four axes and no picture on them. Then
-    grids of at least 3 positions an axis do. Where the head takes single tokens, what comes
-    after the last attention has a gradient at those only, and is left out too.
+    grids of at least 3 positions an axis do; a row of tokens is no default for a picture. Where the
+    head takes single tokens, what comes after the last attention has a gradient at those only, and
+    is left out too.
 
     Parameters
     ----------
@@ -128,7 +130,7 @@ def default_site(
     axes : int
         Number of spatial axes of that input.
     channels : dict of str to int
-        What `cfcam_onnx._axes.channel_axes` has found.
+        What `cfcam_onnx._layers.axes.channel_axes` has found.
     """
     weighed = _before(graph, logits, WEIGHTED)
     plain = [
@@ -143,7 +145,8 @@ def default_site(
         attended = _before(graph, own[-1].name, ATTENDING)
         own = [s for s in own if s.name in attended] or own
     for candidates in (own, mixed, sites):
-        fine = [s for s in candidates if s.least >= 3] or candidates
+        drawn = [s for s in candidates if axes != PICTURE or len(s.grid) > 1]
+        fine = [s for s in drawn if s.least >= 3] or drawn
         if fine:
             return fine[-1]
     return None

@@ -41,6 +41,8 @@ class Facts:
     """Operator that makes it."""
     source_sha256: str
     """Of the file that this one was made from."""
+    module: str = ""
+    """Dotted path of the module that makes it, where the original has one."""
     logits_behind: tuple[str, ...] = ()
     """Operators behind the logits that were looked through."""
     input: str = ""
@@ -62,6 +64,8 @@ class Facts:
             "input": self.input,
             "input_axes": ",".join(map(str, self.input_axes)),
         }
+        if self.module:
+            entries["module"] = self.module
         if self.prefix is not None:
             entries["prefix"] = str(self.prefix)
         for key, value in entries.items():
@@ -99,6 +103,7 @@ class Facts:
             said.get("layer", ""),
             said.get("kind", ""),
             said.get("source_sha256", ""),
+            said.get("module", ""),
             tuple(filter(None, said.get("logits_behind", "").split(","))),
             said.get("input", ""),
             tuple(axes),

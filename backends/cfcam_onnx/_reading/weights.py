@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from cfcam_core.errors import InvalidInputError
-from cfcam_onnx._external import Beside
 from cfcam_onnx._graph import STANDARD
 from cfcam_onnx._limits import Limits
+from cfcam_onnx._reading.external import Beside
 
 Weights = Mapping[str, NDArray[Any]]
 
@@ -117,16 +117,6 @@ def bring_in(tensors: Iterable[TensorProto], beside: Beside) -> None:
         tensor.ClearField("data_location")
         tensor.ClearField("external_data")
         tensor.raw_data = data.tobytes()
-
-
-def put_back(model: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
-    """Return a model that holds its weights itself: every stub filled."""
-    full = onnx.ModelProto()
-    full.CopyFrom(model)
-    for tensor in full.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
-    return full
 
 
 def _constant(node: onnx.NodeProto, beside: Beside) -> NDArray[Any] | None:
