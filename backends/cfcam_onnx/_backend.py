@@ -147,7 +147,8 @@ class OnnxBackend(Backend, SeveralLayers):
     def layers(self) -> Sequence[Layer]:
         """Return the tensors that all paths from an input run through, with a grid.
 
-        It has at least 2 positions an axis. The shapes are the tensors' own, also of tokens.
+        It has at least 2 positions an axis. The shapes are the tensors' own, also of tokens. What
+        lies before an operator without a gradient rule is not among them; naming it says which.
         """
         return self._model.layers.listed()
 
@@ -171,7 +172,8 @@ class OnnxBackend(Backend, SeveralLayers):
         Capture
             Channels first, float32. Tokens (N, T, C) that are patches of a picture come as maps
             (N, C, rows, columns); those in front of them, such as a class token, are left out
-            (see `cfcam_onnx._layers.tokens`).
+            (see `cfcam_onnx._layers.patches`). Other tokens stay in a row: those in the order of
+            windows, those that were learned, and all behind recurrent layers.
 
         Raises
         ------

@@ -6,6 +6,7 @@ but the trial run of `cfcam_onnx._probe`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from cfcam_onnx._graph import Graph
 from cfcam_onnx._inputs import Input, Sizes
 from cfcam_onnx._layers import Layers, Site
 from cfcam_onnx._layers.axes import channel_axes
-from cfcam_onnx._layers.tokens import Fold, fold_of
+from cfcam_onnx._layers.tokens import Fold, Seen, find_fold, fold_of
 from cfcam_onnx._learned import learned_once
 from cfcam_onnx._limits import Limits
 from cfcam_onnx._logits import LOGITS, find_logits, without_zip_maps
@@ -107,12 +108,26 @@ class Classifier:
         """
         if layer.prefix is None or size is None:
             return None
-        source, grid = self.layers.input_of(layer), tuple(n for n in layer.grid if n is not None)
-        shape = (self.graph.sample_shape(source.name) if source else None) or ()
-        seen = tuple(shape[axis] or 0 for axis in source.spatial) if source else ()
-        if seen == size or self.shape(layer.name)[3 - layer.channels] is not None:
+        grid, trial = seen = self._seen(layer)
+        if trial == size or self.shape(layer.name)[3 - layer.channels] is not None:
             return Fold(layer.prefix, grid)
-        return fold_of(layer.name, tokens, size, layer.prefix, (grid, seen))
+        return fold_of(layer.name, tokens, size, layer.prefix, seen)
+
+    def is_tiled(self, layer: Site) -> bool:
+        """Return whether the number of tokens and the input's size alone tell a layer's grid."""
+        grid, trial = self._seen(layer)
+        if layer.prefix is None or len(trial) != len(grid):
+            return False
+        tokens = layer.prefix + math.prod(grid)
+        found = find_fold(tokens, (trial[0], trial[1]), layer.prefix)
+        return found is not None and found.grid == grid
+
+    def _seen(self, layer: Site) -> Seen:
+        """Return a layer's grid in the trial run, and the size of its picture there."""
+        source = self.layers.input_of(layer)
+        shape = (self.graph.sample_shape(source.name) if source else None) or ()
+        trial = tuple(shape[axis] or 0 for axis in source.spatial) if source else ()
+        return tuple(n for n in layer.grid if n is not None), trial
 
 
 def _input(graph: Graph, name: str, channels: dict[str, int]) -> Input:

@@ -68,6 +68,14 @@ class WindowOrder(Base):
         return windows(self.patches(x).permute(0, 2, 3, 1)).reshape(x.size(0), 256, 8)
 
 
+class Interleaved(Base):
+    """The second and third quarter of the rows change places: they are not in order."""
+
+    def tokens(self, x: Any) -> Any:
+        maps = self.patches(x).permute(0, 2, 3, 1).reshape(x.size(0), 2, 2, 4, 16, 8)
+        return maps.transpose(1, 2).reshape(x.size(0), 256, 8)
+
+
 class OneWindow(Base):
     """The first window alone: 4 x 4 of 16 x 16 positions."""
 
@@ -192,7 +200,7 @@ def test_patches_are_folded(
 
 
 @pytest.mark.parametrize("dynamo", [False, True])
-@pytest.mark.parametrize("kind", [WindowOrder, OneWindow, Behind, ByColumn, Queries])
+@pytest.mark.parametrize("kind", [WindowOrder, Interleaved, OneWindow, Behind, ByColumn, Queries])
 def test_other_tokens_are_not(*, kind: type[Base], dynamo: bool, tmp_path: Path) -> None:
     """Their numbers fit a grid well; the default is the map that they are made of."""
     model = kind()
@@ -219,6 +227,18 @@ def test_patches_that_overlap(size: tuple[int, int], tmp_path: Path) -> None:
         tokens = model.block(model.tokens(torch.tensor(x))).numpy()
     wanted = tokens.reshape(1, *grid, 8).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(capture.activations, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_overlapping_patches_in_a_ready_file(tmp_path: Path) -> None:
+    """Their grid does not follow from the size of the input alone: they stay in a row."""
+    backend = exported(Base(16, 10), tmp_path, 3, 100, 120, sizes=True)
+    with pytest.warns(UserWarning, match="To have a map, export a model of fixed size"):
+        backend.export(tmp_path / "ready.onnx")
+    x = images(1, 3, 128, 304)
+    capture = opened(tmp_path / "ready.onnx").capture(x)
+    assert capture.activations.shape == (1, 8, 12 * 29)
+    wanted = backend.capture(x).activations.reshape(1, 8, -1)
+    np.testing.assert_allclose(capture.activations, wanted, rtol=1e-4, atol=1e-5)
 
 
 # --------------------------------------------------------------------------------- recurrent layers

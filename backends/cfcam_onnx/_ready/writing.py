@@ -38,15 +38,18 @@ def write_export(
     model, names = export_program(
         opened.graph, opened.logits, layer, source=source, fold=fold, with_map=with_map
     )
+    in_a_row = layer.prefix is not None and fold is None
+    laid_out = in_a_row and opened.is_tiled(layer)  # by who reads the file
+    over = None if in_a_row and not laid_out else source
     facts = Facts(
         layer=layer.name,
         kind=layer.kind,
         source_sha256=_digest(opened),
         module=layer.module,
         logits_behind=opened.logits_behind,
-        input=names.get(source.name, source.name) if source else "",
-        input_axes=source.spatial if source else (),
-        prefix=None if fold else layer.prefix,
+        input=names.get(over.name, over.name) if over else "",
+        input_axes=over.spatial if over else (),
+        prefix=layer.prefix if laid_out else None,
     )
     model.metadata_props.extend(
         entry for entry in opened.source.metadata_props if not entry.key.startswith(KEY)
@@ -55,11 +58,12 @@ def write_export(
     onnx.checker.check_model(_bare(model), full_check=True)
     weights = {names.get(name, name): array for name, array in opened.graph.weights.items()}
     save(model, weights, place)
-    if facts.prefix is not None:
+    if in_a_row:
+        reading = "cfcam lays them out when it reads the file; for other runtimes " * laid_out
         warnings.warn(
             f"in the file, the tokens of layer {layer.name!r} stay in a row: how many rows and "
-            "columns they make depends on the input's size, which the model leaves open. cfcam "
-            "lays them out when it reads the file; for other runtimes export a model of fixed size",
+            "columns they make depends on the input's size, which the model leaves open. "
+            f"{reading or 'To have a map, '}export a model of fixed size",
             stacklevel=3,
         )
     return _exported(model, facts)
