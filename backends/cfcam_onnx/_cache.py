@@ -35,7 +35,7 @@ VARIABLE = "CFCAM_CACHE"
 SIZE_VARIABLE = "CFCAM_CACHE_MB"
 """Environment variable: megabytes that all entries together may take; `LARGEST` by default."""
 
-OFF = frozenset({"", "0", "off"})
+OFF = frozenset({"", "0", "false", "no", "none", "off"})
 
 LARGEST = 256
 """Megabytes that all entries together may take. An entry has 0.1 to 5, so the models that somebody

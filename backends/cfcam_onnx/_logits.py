@@ -99,6 +99,11 @@ def find_logits(
 
 def _chosen(graph: Graph, output: str, names: list[str]) -> str:
     """Return the tensor that the user calls `output`; `names` are the model's outputs."""
+    if not isinstance(output, str):
+        raise InvalidInputError(
+            f"output={output!r} is a {type(output).__name__}; pass a name, one of "
+            f"{', '.join(names)}"
+        )
     if output in names or output in graph.producer:
         return output
     by_node = {node.name: str(node.output[0]) for node in graph.nodes if node.name}

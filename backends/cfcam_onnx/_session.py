@@ -272,6 +272,11 @@ def check_providers(providers: Sequence[Any]) -> None:
         With the names of those it has.
     """
     there = ort.get_available_providers()
+    if isinstance(providers, str) or not isinstance(providers, Sequence):
+        raise InvalidInputError(
+            f"providers={providers!r} is a {type(providers).__name__}; pass a list of names, out "
+            f"of {', '.join(there)}"
+        )
     named = list(map(_name, providers))
     unknown = [name for name in named if name not in there]
     if unknown or not named:

@@ -157,3 +157,15 @@ def test_cuda_is_chosen_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_providers() == [CUDA, CPU]
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU])
     assert default_providers() == [CPU]
+
+
+@pytest.mark.parametrize("providers", ["CPUExecutionProvider", 5])
+def test_providers_that_are_no_list(providers: Any, small: Any) -> None:
+    with pytest.raises(InvalidInputError, match="pass a list of names, out of"):
+        opened(small(), providers=providers)
+
+
+@pytest.mark.parametrize("output", [1, ["z"]])
+def test_an_output_that_is_no_name(output: Any, small: Any) -> None:
+    with pytest.raises(InvalidInputError, match="pass a name, one of"):
+        opened(small(), output=output)
