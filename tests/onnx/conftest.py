@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from ready_files import Runtime
+from whole_models import opened
 
 
 class Net:
@@ -99,3 +102,16 @@ def small(net: Callable[..., Net]) -> Callable[..., onnx.ModelProto]:
         return n.model(out, **how)
 
     return build
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Any:
+    """Export a model; return the original, the file, and the file in plain onnxruntime."""
+
+    def make(model: Any, output: str | None = None, **how: Any) -> tuple[Any, Path, Runtime]:
+        path = tmp_path / "model.explain.onnx"
+        original = opened(model, output=output)
+        original.export(path, **how)
+        return original, path, Runtime(path)
+
+    return make

@@ -13,8 +13,8 @@ import torch
 from cfcam_onnx._layers.tokens import MOST_PREFIX, Fold, find_fold
 from hypothesis import given
 from hypothesis import strategies as st
+from net_parts import Block
 from torch import nn
-from torch.nn import functional as f
 from whole_models import CLOSE, default_of, images, numeric_gradient, opened
 
 from cfcam_core import InvalidInputError, LayerNotFoundError
@@ -69,18 +69,6 @@ def test_folding_and_back() -> None:
 
 
 # ------------------------------------------------------------------------------------ transformers
-
-
-class Block(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.LayerNorm(8), nn.LayerNorm(8)
-        self.qkv, self.wide, self.narrow = nn.Linear(8, 24), nn.Linear(8, 16), nn.Linear(16, 8)
-
-    def forward(self, x: Any) -> Any:
-        q, k, v = self.qkv(self.first(x)).chunk(3, dim=-1)
-        x = x + (q @ k.transpose(-2, -1) / 8**0.5).softmax(dim=-1) @ v
-        return x + self.narrow(f.gelu(self.wide(self.second(x))))
 
 
 HEADS = {
