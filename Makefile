@@ -31,6 +31,7 @@ lowest:
 	.venv-lowest/bin/python $(PIP) install --upgrade pip
 	.venv-lowest/bin/python $(PIP) install -c tests/constraints.txt torch
 	.venv-lowest/bin/python $(PIP) install -c tests/lowest.txt ".[onnx,cli]" --group test
+	.venv-lowest/bin/python $(PIP) install --no-deps -r tests/peers.txt
 	.venv-lowest/bin/pytest -W ignore::DeprecationWarning $(PYTEST_ARGS)  # of old packages among themselves
 
 benchmark: $(TEST)/.ready
@@ -61,11 +62,12 @@ $(DEMO)/.ready: pyproject.toml $(shell find cfcam_core backends -type f -not -na
 	$(DEMO)/bin/python $(PIP) install ".[onnx,cli]"
 	touch $@
 
-$(TEST)/.ready: pyproject.toml tests/constraints.txt
+$(TEST)/.ready: pyproject.toml tests/constraints.txt tests/peers.txt
 	test -x $(TEST)/bin/python || $(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/python $(PIP) install --upgrade pip
 	$(TEST)/bin/python $(PIP) install -c tests/constraints.txt torch
 	$(TEST)/bin/python $(PIP) install -c tests/constraints.txt ".[onnx,cli]" --group test --group check
+	$(TEST)/bin/python $(PIP) install --no-deps -r tests/peers.txt
 	touch $@
 
 clean:

@@ -1,8 +1,8 @@
 """Which backend opens a model: found by name; nothing is imported while looking.
 
 An entry point of the group ``cfcam.backends`` is named after the root module of the model's type
-(``torch``, ``keras``, ``onnx``) or after a file suffix without its dot. It points to a callable
-``open_model(model) -> Backend``. This is the only module that loads plugins.
+(``torch``, ``keras``, ``onnx``) or after a file suffix without its dot; a folder is known by the
+suffixes of the files in it. It points to a callable ``open_model(model) -> Backend``. This is the only module that loads plugins.
 """
 
 from __future__ import annotations
@@ -96,8 +96,11 @@ def _choose(model: Any, known: Mapping[str, EntryPoint]) -> str:
         path = Path(fspath(model))
         if not path.exists():
             raise InvalidInputError(f"there is no model file {str(path)!r}; check the path")
-        candidates = [path.suffix.lower().lstrip(".")]
-        what = f"files ending in {path.suffix!r}"
+        inside = path.iterdir() if path.is_dir() else [path]
+        candidates = sorted({one.suffix.lower().lstrip(".") for one in inside})
+        what = (
+            f"the folder {str(path)!r}" if path.is_dir() else f"files ending in {path.suffix!r}"
+        )
     else:
         candidates = [cls.__module__.split(".")[0] for cls in type(model).__mro__]
         what = f"a {type(model).__module__}.{type(model).__qualname__}"
@@ -116,4 +119,5 @@ def _is_ours(entry: EntryPoint) -> bool:
 
 def _install_command(entry: EntryPoint) -> str:
     name = entry.dist.name if entry.dist is not None else "cfcam"
-    return f'pip install "{name}[{entry.name}]"' if _is_ours(entry) else f'pip install "{name}"'
+    extra = entry.module.removeprefix("cfcam_")
+    return f'pip install "{name}[{extra}]"' if _is_ours(entry) else f'pip install "{name}"'

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from cfcam_core.capture import Capture
 from cfcam_core.targets import resolve_targets
+from cfcam_core.tokens import Fold
 from cfcam_onnx._classifier import Classifier
 from cfcam_onnx._layers import Site
-from cfcam_onnx._layers.tokens import Fold
 
 
 def seeds(

@@ -10,7 +10,6 @@ import cfcam_onnx
 import numpy as np
 import pytest
 import torch
-from cfcam_onnx._layers.tokens import MOST_PREFIX, Fold, find_fold
 from hypothesis import given
 from hypothesis import strategies as st
 from net_parts import Block
@@ -18,6 +17,7 @@ from torch import nn
 from whole_models import CLOSE, default_of, images, numeric_gradient, opened
 
 from cfcam_core import InvalidInputError, LayerNotFoundError
+from cfcam_core.tokens import MOST_PREFIX, Fold, find_fold
 
 
 @pytest.mark.parametrize(

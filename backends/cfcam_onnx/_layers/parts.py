@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from cfcam_onnx._layers.tokens import MOST_PREFIX, Fold
+from cfcam_core.tokens import MOST_PREFIX, Fold
 
 ROWS, COLUMNS, OTHER = "rows", "columns", ""
 

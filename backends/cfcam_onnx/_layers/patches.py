@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from cfcam_core.tokens import Fold
 from cfcam_onnx._graph import Graph, attributes
 from cfcam_onnx._layers.parts import (
     COLUMNS,
@@ -41,7 +42,6 @@ from cfcam_onnx._layers.parts import (
     size_of,
     split,
 )
-from cfcam_onnx._layers.tokens import Fold
 
 WINDOWS = frozenset(
     {

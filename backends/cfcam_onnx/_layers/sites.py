@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import onnx
 
+from cfcam_core.tokens import Fold
 from cfcam_onnx._graph import Graph, reads
 from cfcam_onnx._layers.scopes import module_of
-from cfcam_onnx._layers.tokens import Fold
 
 PICTURE = 2
 """Spatial axes of a picture."""

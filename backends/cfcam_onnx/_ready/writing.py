@@ -12,9 +12,9 @@ from onnx import TensorProto, helper
 
 from cfcam_core.backend import Layer
 from cfcam_core.errors import InvalidInputError
+from cfcam_core.tokens import Fold
 from cfcam_onnx._classifier import Classifier
 from cfcam_onnx._layers.sites import Site
-from cfcam_onnx._layers.tokens import Fold
 from cfcam_onnx._ready.format import ACTIVATIONS, KEY, Facts
 from cfcam_onnx._ready.program import export_program
 from cfcam_onnx._ready.saving import save
