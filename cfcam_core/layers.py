@@ -38,7 +38,7 @@ def find_layer(layer: Any, layers: Sequence[Layer]) -> str:
             raise LayerNotFoundError(
                 f"layer {layer} is out of range: the model has {len(layers)} layers{there}"
             )
-        return layers[layer].name
+        return layers[int(layer)].name
     name = layer.name if isinstance(layer, Layer) else layer
     if not isinstance(name, str):
         raise LayerNotFoundError(

@@ -96,12 +96,12 @@ def patches_on(tokens: int, grids: Sequence[Size]) -> Fold | None:
         grid the least halved.
     """
     fits = []
-    for age, (rows, columns) in enumerate(reversed(grids)):
-        halved = 1
-        while min(rows, columns) // halved >= 2:
-            grid = (math.ceil(rows / halved), math.ceil(columns / halved))
+    for age, seen in enumerate(reversed(grids)):
+        halved, grid = 1, tuple(seen)
+        while min(grid) >= 2:
             prefix = tokens - math.prod(grid)
             if 0 <= prefix <= min(MOST_PREFIX, math.prod(grid) - 1):
                 fits.append((prefix, halved, age, Fold(prefix, grid)))
             halved *= 2
+            grid = tuple(math.ceil(n / halved) for n in seen)
     return min(fits, key=lambda fit: fit[:3])[-1] if fits else None

@@ -98,9 +98,7 @@ def _choose(model: Any, known: Mapping[str, EntryPoint]) -> str:
             raise InvalidInputError(f"there is no model file {str(path)!r}; check the path")
         inside = path.iterdir() if path.is_dir() else [path]
         candidates = sorted({one.suffix.lower().lstrip(".") for one in inside})
-        what = (
-            f"the folder {str(path)!r}" if path.is_dir() else f"files ending in {path.suffix!r}"
-        )
+        what = f"the folder {str(path)!r}" if path.is_dir() else f"files ending in {path.suffix!r}"
     else:
         candidates = [cls.__module__.split(".")[0] for cls in type(model).__mro__]
         what = f"a {type(model).__module__}.{type(model).__qualname__}"

@@ -37,7 +37,7 @@ def open_file(path: Path, **options: Any) -> cfcam.Backend:
         There is no such file, nothing opens it, or it is not usable.
     """
     suffix, installed = path.suffix.lower(), sorted(cfcam.backends())
-    if path.exists() and suffix.lstrip(".") not in installed:
+    if path.is_file() and suffix.lstrip(".") not in installed:
         raise BackendNotFoundError(
             f"no backend opens files ending in {suffix!r}; installed are {', '.join(installed)}. "
             "Export the model to an .onnx file"

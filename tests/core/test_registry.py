@@ -53,7 +53,17 @@ def test_our_backends_are_registered_without_importing_them():
         "assert not {'torch', 'onnx', 'tensorflow', 'cfcam_onnx', 'cfcam_torch'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.split() == ["keras", "onnx", "torch"]
+    wanted = {"onnx", "torch", "pt2", "keras", "h5", "tensorflow"}
+    assert wanted <= set(done.stdout.split())
+
+
+def test_a_folder_is_known_by_what_is_in_it(installed, plugin, tmp_path):
+    installed(pb="a_plugin:open_model")
+    with pytest.raises(cfcam.BackendNotFoundError, match="no backend opens the folder"):
+        cfcam.open_model(tmp_path)
+    (tmp_path / "saved_model.pb").touch()
+    (tmp_path / "notes.txt").touch()
+    assert cfcam.open_model(tmp_path).model == tmp_path
 
 
 def test_backends_cannot_be_written_to():
