@@ -67,8 +67,8 @@ def find_default(
 
     All paths from the input run through it, the gradient of a logit is not zero on it, and in more
     than one channel, where there is such a map: that leaves out maps of single classes, and patches
-    that only a class token would be read from. Maps with as many spatial axes as the input, and at least `FINE` positions
-    an axis, go first.
+    that only a class token would be read from. Maps with as many spatial axes as the input, and at
+    least `FINE` positions an axis, go first.
 
     Parameters
     ----------

@@ -2,7 +2,8 @@
 
 An entry point of the group ``cfcam.backends`` is named after the root module of the model's type
 (``torch``, ``keras``, ``onnx``) or after a file suffix without its dot; a folder is known by the
-suffixes of the files in it. It points to a callable ``open_model(model) -> Backend``. This is the only module that loads plugins.
+suffixes of the files in it. It points to a callable ``open_model(model) -> Backend``. This is the
+only module that loads plugins.
 """
 
 from __future__ import annotations
