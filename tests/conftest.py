@@ -14,6 +14,11 @@ settings.register_profile("cfcam", deadline=None, derandomize=True, max_examples
 settings.load_profile("cfcam")
 
 
+def pytest_addoption(parser):
+    """Let ``tests/conformance`` be run for one backend."""
+    parser.addoption("--backend", help="run the conformance specification for this backend")
+
+
 def pytest_collection_modifyitems(config, items):
     """Leave `real` tests out where nobody has named their data; a named folder must be there."""
     if VARIABLE in os.environ:

@@ -1,0 +1,294 @@
+"""What a user feeds a model: converted and checked, or refused with words that help."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from cfcam_core.errors import InvalidInputError
+
+Sizes = tuple[int | None, ...]
+
+GUESSED = {3: (128,), 4: (224, 224), 5: (32, 32, 32)}
+"""Spatial sizes of a trial where the model leaves them open, by number of axes (ours)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input of a model, as far as the model says."""
+
+    name: str
+    shape: Sizes | None = None
+    """Batch first, None where any size is taken; None if nothing is known."""
+    dtype: np.dtype[Any] | None = None
+    """None: floats become the model's, whole numbers stay."""
+
+    def read(self, values: Any) -> NDArray[Any]:
+        """Return the values as a batch.
+
+        Raises
+        ------
+        InvalidInputError
+            Not real and finite numbers, or a shape that the model does not take.
+        """
+        array = as_array(values, self._called)
+        if self.shape is not None:
+            if array.ndim == len(self.shape) - 1:
+                array = array[None]
+            self._check_shape(array)
+        if array.ndim == 0 or not array.size:
+            raise InvalidInputError(
+                f"{self._called} has shape {array.shape}; wanted a batch of at least one sample"
+            )
+        wanted = self.dtype or (np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            converted = np.asarray(array, wanted, order="C")
+        if wanted.kind == "f" and not np.isfinite(converted).all():
+            bad = int((~np.isfinite(converted)).sum())
+            raise InvalidInputError(
+                f"{self._called} holds {bad} values that are NaN or infinite in {wanted}; "
+                "clean the array"
+            )
+        if wanted.kind in "iu" and not np.array_equal(converted, array):
+            raise InvalidInputError(
+                f"{self._called} has values that {wanted} cannot hold; the model takes whole "
+                "numbers"
+            )
+        return converted
+
+    @property
+    def _called(self) -> str:
+        return f"the array for {self.name!r}"
+
+    def _check_shape(self, array: NDArray[Any]) -> None:
+        assert self.shape is not None  # noqa: S101 - the caller has asked
+        wanted = self.shape[1:]
+        if array.ndim == len(self.shape) and array.size and _fits(wanted, array.shape[1:]):
+            return
+        advice = "resize or reshape it"
+        if array.ndim == len(self.shape) == 4:
+            for axes in ((0, 2, 3, 1), (0, 3, 1, 2)):
+                if _fits(wanted, tuple(array.shape[a] for a in axes[1:])):
+                    advice = f"transpose it with axes {axes}"
+        raise InvalidInputError(
+            f"{self._called} has shape {array.shape}; the model takes {shown(self.shape)}, or one "
+            f"sample without the first axis; {advice}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Feeds:
+    """Arrays on their way into a model: a flat list, and how the model wants them held together."""
+
+    arrays: list[NDArray[Any]]
+    hold: Callable[[list[Any]], Any] = field(repr=False)
+    """Takes as many tensors and returns what the model is called with: positional arguments."""
+
+    @property
+    def samples(self) -> int:
+        """Number of samples N."""
+        return len(self.arrays[0])
+
+    def first(self, count: int = 1) -> Feeds:
+        """Return the first samples."""
+        return Feeds([one[:count] for one in self.arrays], self.hold)
+
+    @property
+    def picture(self) -> int | None:
+        """Number of the first array with a channel axis and spatial axes; None without one."""
+        fits = (i for i, one in enumerate(self.arrays) if 3 <= one.ndim <= 5)
+        return next(fits, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """All inputs of a model.
+
+    Parameters
+    ----------
+    inputs : sequence of Input
+        Empty where the model says nothing of them.
+    structure : object
+        How the model holds its inputs together; None if `inputs` is empty.
+    call : callable
+        The model's own ``call``: whether it takes several arguments.
+    """
+
+    inputs: Sequence[Input]
+    structure: Any
+    call: Callable[..., Any]
+
+    @classmethod
+    def of(cls, model: Any) -> Inputs:
+        """Return what a model says of its inputs; a subclassed one at most the shape."""
+        call = model.call if isinstance(model, keras.layers.Layer) else model
+        call = getattr(call, "python_function", call)
+        if isinstance(model, keras.Model) and getattr(model, "inputs", None):
+            alone = isinstance(model, keras.Sequential)
+            structure = model.inputs[0] if alone else model.input
+            tensors = keras.tree.flatten(structure)
+            return cls([_declared(one) for one in tensors], structure, call)
+        config = model.get_build_config() if isinstance(model, keras.layers.Layer) else None
+        shape = (config or {}).get("input_shape")
+        if isinstance(shape, tuple | list) and shape and all(_is_size(one) for one in shape):
+            known = Input("input", (None, *shape[1:]), None)
+            return cls([known], None, call)
+        return cls([], None, call)
+
+    def read(self, inputs: Any) -> Feeds:
+        """Return checked arrays.
+
+        Raises
+        ------
+        InvalidInputError
+            Names are missing or unknown, an array does not fit, or the numbers of samples differ.
+        """
+        if not self.inputs or (self.structure is None and not _is_array(inputs)):
+            arrays, hold = self._unknown(inputs)
+        else:
+            arrays, hold = self._known(inputs), self._hold
+        counts = {len(one) for one in arrays}
+        if len(counts) != 1:
+            raise InvalidInputError(
+                f"the inputs hold {sorted(counts)} samples; wanted as many in each"
+            )
+        return Feeds(arrays, hold)
+
+    def as_seen(self, feeds: Feeds) -> Inputs:
+        """Return the same with what one array that came tells: how many axes the model takes."""
+        if len(feeds.arrays) != 1 or len(feeds.hold([None])) != 1 or feeds.hold([None]) != (None,):
+            return self
+        shape = (None,) * feeds.arrays[0].ndim
+        return replace(self, inputs=[Input("input", shape, None)])
+
+    def guess(self) -> Feeds | None:
+        """Return one sample of noise that the model should take; None if nothing is known of it."""
+        if not self.inputs:
+            return None
+        rng = np.random.default_rng(0)
+        arrays = []
+        for one in self.inputs:
+            assert one.shape is not None  # noqa: S101 - inputs that are listed have one
+            sizes: list[Any] = list(one.shape[1:])
+            open_sizes = iter(GUESSED.get(len(one.shape), ()))
+            first = len(sizes) > 1 and keras.config.image_data_format() == "channels_first"
+            channels = 0 if first else len(sizes) - 1
+            for axis, size in enumerate(sizes):
+                if size is None:
+                    sizes[axis] = 3 if axis == channels else next(open_sizes, 8)
+            whole = one.dtype is not None and one.dtype.kind in "iub"
+            made = rng.integers(0, 2, (1, *sizes)) if whole else rng.random((1, *sizes))
+            arrays.append(made.astype(one.dtype or np.float32))
+        return Feeds(arrays, self._hold)
+
+    # ------------------------------------------------------------------------------- within
+
+    def _known(self, inputs: Any) -> list[NDArray[Any]]:
+        names = [one.name for one in self.inputs]
+        if isinstance(inputs, Mapping):
+            wanted = list(self.structure) if isinstance(self.structure, Mapping) else names
+            if set(inputs) != set(wanted):
+                raise InvalidInputError(
+                    f"inputs are named {', '.join(map(str, inputs))}; the model's are "
+                    f"{', '.join(map(str, wanted))}"
+                )
+            if isinstance(self.structure, Mapping):
+                inputs = keras.tree.flatten({name: inputs[name] for name in self.structure})
+            else:
+                inputs = [inputs[name] for name in names]
+        elif len(names) == 1 and (_is_array(inputs) or len(inputs) != 1):
+            inputs = [inputs]
+        elif _is_array(inputs) or len(inputs) != len(names):
+            raise InvalidInputError(
+                f"the model has inputs {', '.join(names)}; pass a dict with an array for each, or "
+                f"a list of {len(names)} arrays"
+            )
+        return [one.read(values) for one, values in zip(self.inputs, inputs, strict=True)]
+
+    def _hold(self, tensors: list[Any]) -> tuple[Any, ...]:
+        if self.structure is None:
+            return (tensors[0],)
+        return (keras.tree.pack_sequence_as(self.structure, tensors),)
+
+    def _unknown(self, inputs: Any) -> tuple[list[NDArray[Any]], Callable[[list[Any]], Any]]:
+        """Read what comes as it comes: a model of the user's own class takes what it takes."""
+        if isinstance(inputs, Mapping):
+            names = list(inputs)
+            arrays = [Input(str(name)).read(inputs[name]) for name in names]
+            return arrays, lambda tensors: (dict(zip(names, tensors, strict=True)),)
+        if _is_array(inputs):
+            return [Input("input").read(inputs)], tuple
+        arrays = [Input(f"input {place}").read(one) for place, one in enumerate(inputs)]
+        if self._arguments() == len(arrays) > 1:
+            return arrays, tuple
+        return arrays, lambda tensors: (list(tensors),)
+
+    def _arguments(self) -> int:
+        """Return how many arguments without a default the model's call has."""
+        parameters = inspect.signature(self.call).parameters.values()
+        return sum(
+            one.default is one.empty
+            and one.kind in {one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD}
+            for one in parameters
+        )
+
+
+def as_array(values: Any, called: str) -> NDArray[Any]:
+    """Return an array or a framework's tensor as an array of real numbers.
+
+    Raises
+    ------
+    InvalidInputError
+        It is nothing of the kind.
+    """
+    values = values.detach() if hasattr(values, "detach") else values
+    values = values.cpu() if hasattr(values, "is_cuda") else values
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInputError(f"{called} cannot be read as an array: {error}") from error
+    if array.dtype.name == "bfloat16":
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "fiub":
+        raise InvalidInputError(f"{called} has dtype {array.dtype}; wanted real numbers")
+    return array
+
+
+def shown(shape: Sizes) -> str:
+    """Return a shape for people: N for an open batch, ? for another open size."""
+    sizes = [str(s) if s is not None else "?" for s in shape]
+    if shape and shape[0] is None:
+        sizes[0] = "N"
+    return f"({', '.join(sizes)})"
+
+
+def _declared(tensor: Any) -> Input:
+    name = tensor.dtype if isinstance(tensor.dtype, str) else tensor.dtype.name
+    try:
+        dtype = np.dtype(name)
+    except TypeError:  # bfloat16: Keras converts
+        dtype = np.dtype(np.float32)
+    return Input(tensor.name, tuple(tensor.shape), dtype)
+
+
+def _is_array(values: Any) -> bool:
+    """Whether it is one array, and not several: numbers in lists are one."""
+    if isinstance(values, Mapping):
+        return False
+    if not isinstance(values, list | tuple):
+        return True
+    return not any(hasattr(one, "shape") and len(one.shape) for one in values)
+
+
+def _is_size(value: Any) -> bool:
+    return value is None or isinstance(value, int)
+
+
+def _fits(wanted: Sizes, sizes: tuple[int, ...]) -> bool:
+    return all(w in (None, s) for w, s in zip(wanted, sizes, strict=True))

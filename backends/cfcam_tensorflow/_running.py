@@ -1,0 +1,123 @@
+"""The only place that runs the model: in inference, with nothing changed behind it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import keras
+
+from cfcam_core.errors import CfcamError, InvalidInputError
+from cfcam_tensorflow._engines import Engine, Tap
+from cfcam_tensorflow._intercepting import Around, intercepting, is_compiled, plain
+from cfcam_tensorflow._naming import Names
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runner:
+    """A model that can be run.
+
+    Parameters
+    ----------
+    model : keras.layers.Layer or callable
+        What is called.
+    roots : sequence of keras.layers.Layer
+        The models within; `model` itself, if it is one.
+    names : Names
+        Their layers.
+    engine : Engine
+        The framework's.
+    """
+
+    model: Any
+    roots: Sequence[Any]
+    names: Names
+    engine: Engine
+
+    def run(self, tensors: Sequence[Any], arounds: Mapping[Any, Around]) -> Any:
+        """Run the model on positional arguments and return what it returns.
+
+        Calls of the layers in `arounds` go through these functions. Variables, losses and random
+        seeds are as before, whatever a layer does to them.
+
+        Raises
+        ------
+        InvalidInputError
+            The model cannot be run on this.
+        """
+        every = [*self.roots, *self.names.operations.values()]
+        compiled: dict[Any, Around] = {one: plain for one in every if is_compiled(one)}
+        how = {"training": False} if isinstance(self.model, keras.layers.Layer) else {}
+        with intercepting({**compiled, **arounds}), keras.StatelessScope():
+            try:
+                return self.model(*tensors, **how)
+            except CfcamError:
+                raise
+            except Exception as error:
+                shapes = [tuple(getattr(x, "shape", ())) for x in keras.tree.flatten(list(tensors))]
+                raise InvalidInputError(
+                    f"the model cannot be run on inputs of shape {', '.join(map(str, shapes))}: "
+                    f"{type(error).__name__}: {said(error)}"
+                ) from error
+
+    def build(self, tensors: Sequence[Any]) -> None:
+        """Run the model once as it is, if some of its weights are made by its first run."""
+        if any(not one.built for one in self.roots):
+            how = {"training": False} if isinstance(self.model, keras.layers.Layer) else {}
+            self.model(*tensors, **how)
+
+    def tapping(self, path: str, tap: Tap) -> Around:
+        """Return a call that hands a layer's output to `tap` and goes on with what that returns."""
+        return self._changing(lambda x: tap(path, x))
+
+    def replacing(self, number: int, change: Callable[[Any], Any]) -> Around:
+        """Return a call whose output is changed at the call of this number, counted from 0."""
+        return at_call(number, self._changing(change))
+
+    def _changing(self, change: Callable[[Any], Any]) -> Around:
+        def changed(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            made = call(*args, **kwargs)
+            leaves = keras.tree.flatten(made)
+            place = next((i for i, x in enumerate(leaves) if self.engine.is_value(x)), None)
+            if place is None:
+                return made
+            leaves[place] = _masked_like(leaves[place], change(leaves[place]))
+            return keras.tree.pack_sequence_as(made, leaves)
+
+        return changed
+
+
+def both(first: Around, then: Around) -> Around:
+    """Return a call that goes through `first`, and what that returns through `then`."""
+
+    def around(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return then(lambda *a, **k: first(call, a, k), args, kwargs)
+
+    return around
+
+
+def at_call(number: int, around: Around) -> Around:
+    """Return a call that goes through `around` only at the call of this number."""
+    numbers = count()
+
+    def counted(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return (around if next(numbers) == number else plain)(call, args, kwargs)
+
+    return counted
+
+
+def said(error: Exception) -> str:
+    """Return what an error says, without the frame that Keras puts around it."""
+    lines = (re.sub(r"\x1b\[\d+m", "", line).strip() for line in str(error).splitlines())
+    return next((line for line in lines if line and "xception encountered" not in line), "")
+
+
+def _masked_like(own: Any, other: Any) -> Any:
+    """Return `other` with the mask that Keras has attached to `own`, if there is one."""
+    mask = getattr(own, "_keras_mask", None)
+    if mask is not None and other is not own:
+        other._keras_mask = mask  # noqa: SLF001 - where Keras keeps it
+    return other

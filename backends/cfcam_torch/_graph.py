@@ -1,0 +1,102 @@
+"""What autograd has recorded of a run, as a graph of edges with shapes. Nothing is run here."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+Edge = tuple[Any, int]
+"""A node of autograd's graph and the number of one of its outputs: a tensor."""
+
+
+def edge_of(tensor: Tensor) -> Edge:
+    """Return the edge that stands for a tensor."""
+    found = get_gradient_edge(tensor)
+    return (found.node, found.output_nr)
+
+
+def gradient_edge(edge: Edge) -> GradientEdge:
+    """Return an edge as `torch.autograd.grad` takes it."""
+    return GradientEdge(*edge)
+
+
+def kind_of(node: Any) -> str:
+    """Return the operator that a node belongs to, such as ``Convolution`` or ``Add``."""
+    return re.sub(r"(Backward)?\d*$", "", node.name().rsplit("::", 1)[-1])
+
+
+def shape_of(edge: Edge) -> tuple[int, ...]:
+    """Return the shape of a tensor; nothing where it is not known."""
+    node, number = edge
+    variable = getattr(node, "variable", None)
+    if variable is not None:
+        return tuple(variable.shape)
+    try:
+        return tuple(int(size) for size in node._input_metadata[number].shape)  # noqa: SLF001
+    except (AttributeError, IndexError, RuntimeError, TypeError):
+        return ()
+
+
+def parents(node: Any) -> list[Edge | None]:
+    """Return what an operator has read; None for what needs no gradient."""
+    return [None if one[0] is None else one for one in node.next_functions]
+
+
+def in_order(ends: Iterable[Edge]) -> list[Any]:
+    """Return all nodes before some tensors, what is read before what reads it."""
+    found: dict[Any, None] = {}
+    seen: set[Any] = set()
+    stack = [(node, False) for node, _ in ends]
+    while stack:
+        node, is_done = stack.pop()
+        if is_done:
+            found.setdefault(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((one[0], False) for one in node.next_functions if one[0] is not None)
+    return list(found)
+
+
+def cut_edges(nodes: Iterable[Any], sources: set[Any], end: Edge) -> set[Edge]:
+    """Return the tensors that every path from the sources to the end runs through.
+
+    One pass with a count of what is still to be read: where a single tensor is alive, it is a cut.
+
+    Parameters
+    ----------
+    nodes : iterable of nodes
+        All before the end, what is read before what reads it.
+    sources : set of nodes
+    end : Edge
+    """
+    flowing, readers = set(sources), Counter({end: 1})
+    reading: dict[Any, list[Edge]] = {}
+    for node in nodes:
+        read = [] if node in sources else [e for e in node.next_functions if e[0] in flowing]
+        if read:
+            flowing.add(node)
+            reading[node] = read
+            readers.update(read)
+    outputs: dict[Any, list[Edge]] = {}
+    for edge in readers:
+        outputs.setdefault(edge[0], []).append(edge)
+    alive = {edge for source in sources for edge in outputs.get(source, ())}
+    cuts = set(alive) if len(alive) == 1 else set()
+    for node, read in reading.items():
+        readers.subtract(read)
+        alive.difference_update(edge for edge in read if not readers[edge])
+        alive.update(outputs.get(node, ()))
+        if len(alive) == 1:
+            cuts.update(alive)
+    return cuts
+
+
+def is_connected(nodes: Iterable[Any], sources: set[Any]) -> bool:
+    """Return whether any of the sources is among the nodes."""
+    return any(node in sources for node in nodes)

@@ -1,0 +1,181 @@
+"""The only place that runs the model: hooks, gradient mode, training flags, compiled parts.
+
+What is put on the model is there for the time of one call, acts in the thread of that call alone,
+and is taken off again whatever happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from threading import Lock, get_ident
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cfcam_core.errors import CfcamError, InvalidInputError
+from cfcam_torch._models import is_compiled
+
+Action = Callable[[Any], Any]
+"""Takes what a module returns; returns what to put in its place, or None to leave it."""
+
+
+def run(
+    model: nn.Module,
+    feeds: Mapping[str, Any],
+    actions: Sequence[tuple[nn.Module, Action]] = (),
+    *,
+    record: bool = False,
+) -> Any:
+    """Run the model on inputs by name, and the actions on what modules return.
+
+    To be called inside `undisturbed`.
+
+    Parameters
+    ----------
+    model : nn.Module
+    feeds : mapping of str to Tensor
+        Inputs by the name of the parameter; names such as ``"0"`` are passed by position.
+    actions : sequence of (nn.Module, callable)
+    record : bool
+        Whether gradients are recorded from the start; else from where an action turns it on.
+
+    Raises
+    ------
+    InvalidInputError
+        The model fails on these inputs; the cause is kept.
+    """
+    positional = [value for name, value in feeds.items() if name.isdigit()]
+    named = {name: value for name, value in feeds.items() if not name.isdigit()}
+    with torch.set_grad_enabled(record), _hooked(actions):
+        try:
+            return model(*positional, **named)
+        except (CfcamError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise _failed(error, feeds) from error
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run what is inside in evaluation mode, eagerly, and outside the caller's inference mode."""
+    modules = modules_of(model)
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(_evaluating(modules))
+        stack.enter_context(_eager() if any(map(is_compiled, modules)) else nullcontext())
+        yield
+
+
+def modules_of(model: nn.Module) -> list[nn.Module]:
+    """Return a model's modules, itself first, each once."""
+    found, seen = [model], {id(model)}
+    for module in found:  # grows on the way
+        for inside in module._modules.values():  # noqa: SLF001 - ten times as fast as modules()
+            if inside is not None and id(inside) not in seen:
+                seen.add(id(inside))
+                found.append(inside)
+    return found
+
+
+@contextmanager
+def _hooked(actions: Sequence[tuple[nn.Module, Action]]) -> Iterator[None]:
+    thread = get_ident()
+    handles = []
+
+    def hook_of(action: Action) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+            del module, args
+            return action(output) if get_ident() == thread else None
+
+        return hook
+
+    try:
+        for module, action in actions:
+            handles.append(module.register_forward_hook(hook_of(action)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def restarted(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a tensor that gradients can be taken of, and what to hand on in its place.
+
+    That is a copy, so that what follows in place does not overwrite it. From here on the run
+    records gradients, also where the model has switched that off.
+    """
+    torch.set_grad_enabled(True)
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = tensor
+        if not tensor.requires_grad:
+            leaf = tensor.clone() if tensor.is_inference() else tensor.detach()
+            leaf.requires_grad_()
+        return leaf, leaf.clone()
+
+
+_lock = Lock()
+_held: dict[int, int] = {}
+"""How many calls keep a module, by its id, from training; the last one out lets it go."""
+
+
+@contextmanager
+def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Switch modules to evaluation for as long as any call needs it."""
+    ours = []
+    with _lock:
+        for module in modules:
+            if getattr(module, "training", False) or id(module) in _held:
+                ours.append(module)
+                _held[id(module)] = _held.get(id(module), 0) + 1
+                module.training = False
+    try:
+        yield
+    finally:
+        if ours:
+            with _lock:
+                for module in ours:
+                    _held[id(module)] -= 1
+                    if not _held[id(module)]:
+                        del _held[id(module)]
+                        module.training = True
+
+
+_stances: list[Any] = []
+_eager_lock = Lock()
+_eager_calls = 0
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """Run compiled modules as they were written: into compiled code no hook can look.
+
+    The switch is torch's and holds for all threads, so the last call out turns it back.
+    """
+    global _eager_calls  # noqa: PLW0603 - the switch is global, too
+    with _eager_lock:
+        if not _eager_calls:
+            _stances.append(torch.compiler.set_stance("force_eager"))
+            _stances[-1].__enter__()
+        _eager_calls += 1
+    try:
+        yield
+    finally:
+        with _eager_lock:
+            _eager_calls -= 1
+            if not _eager_calls:
+                _stances.pop().__exit__(None, None, None)
+
+
+def _failed(error: Exception, feeds: Mapping[str, Any]) -> InvalidInputError:
+    """Return the error for a model that fails on its inputs."""
+    if "nference tensor" in str(error):
+        return InvalidInputError(
+            "the model holds tensors made under torch.inference_mode, of which no gradient can be "
+            "taken; build the model, or copy.deepcopy it, outside of inference_mode"
+        )
+    came = ", ".join(f"{n} {tuple(getattr(v, 'shape', ()))}" for n, v in feeds.items())
+    return InvalidInputError(
+        f"the model fails on inputs of shape {came}: {type(error).__name__}: {error}"
+    )

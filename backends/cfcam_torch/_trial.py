@@ -1,0 +1,331 @@
+"""What one forward pass shows: the layers, how their arrays lie, which is the default.
+
+The first sample is run with gradients recorded everywhere; what autograd has written down then
+tells more of the model than its modules do. Only names and numbers are kept of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cfcam_core.backend import Layer
+from cfcam_core.layers import find_default
+from cfcam_core.layout import Layout
+from cfcam_torch._axes import SHAPING, channel_axes
+from cfcam_torch._graph import (
+    Edge,
+    cut_edges,
+    edge_of,
+    gradient_edge,
+    in_order,
+    is_connected,
+    kind_of,
+    parents,
+    shape_of,
+)
+from cfcam_torch._inputs import Feeds, picture_of, samples
+from cfcam_torch._models import is_scripted
+from cfcam_torch._outputs import Closing, Output, find_output, first_tensor, numpy_of, with_tensor
+from cfcam_torch._patches import InRow, Mark, find_patches
+from cfcam_torch._running import Action, restarted, run, undisturbed
+
+PASSED_OVER = SHAPING | frozenset(
+    {
+        *("Alias", "Clone", "ConstantPadNd", "NativeDropout", "Permute", "Roll", "Slice"),
+        *("ToCopy", "Transpose"),
+    }
+)
+"""Operators whose output is no default layer, as no pooling's is: what they read says as much, on
+no coarser grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a trial run has shown of a model."""
+
+    layers: tuple[Layer, ...]
+    """The maps that all paths from the input run through, in the order of execution."""
+    layouts: Mapping[str, Layout]
+    """How the output of a module lies, by its name; without those that are no maps."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """Shape of what a module returned, by its name."""
+    runs: Mapping[str, int]
+    """How often a module ran."""
+    input: Layout | None
+    """The first picture, signal or volume among the inputs."""
+    source: str | None
+    """Its name."""
+    axes: int
+    """Number of axes of a batch of the first input."""
+    classes: int | None
+    behind: tuple[str, ...]
+    """What was looked through to the logits, the last first."""
+
+
+@dataclass(eq=False, slots=True)
+class _Made:
+    """A tensor that modules have returned."""
+
+    kind: str
+    by: list[tuple[str, int]] = field(default_factory=list)
+    """Names of the modules, the innermost first, and in which of its runs each returned it."""
+    bare: set[str] = field(default_factory=set)
+    """Those that returned it as it is, not among other things."""
+
+
+@dataclass(eq=False, slots=True)
+class _Seen:
+    """What has been watched in a run."""
+
+    made: dict[Edge, _Made] = field(default_factory=dict)
+    last: dict[str, Edge] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    runs: Counter[str] = field(default_factory=Counter)
+    told: dict[Edge, int] = field(default_factory=dict)
+    """Axes of channels that modules tell of."""
+    sources: set[Any] = field(default_factory=set)
+    picture: Edge | None = None
+    source: str | None = None
+    output: Output = field(default_factory=lambda: Output(None, None))
+    nodes: list[Any] = field(default_factory=list)
+    """All that autograd has recorded, what is read first before what reads it."""
+    count: int = 1
+    end: Tensor | None = None
+    """What stands for the logits."""
+
+
+def try_out(model: nn.Module, feeds: Feeds, *, output: Any, look_through: bool) -> Facts:
+    """Run the model once and return what that shows.
+
+    Parameters
+    ----------
+    model : nn.Module
+    feeds : dict of str to Tensor
+        One sample.
+    output : optional
+        What the user says of where the logits are.
+    look_through : bool
+        Whether what closes the logits off is looked through.
+
+    Raises
+    ------
+    InvalidInputError
+        The model fails on this input, or `output` does not fit.
+    """
+    closing = look_through and not is_scripted(model)
+    with undisturbed(model):
+        seen = _watched(model, feeds, output, closing=closing, restart=False)
+        if not is_connected(seen.nodes, seen.sources):
+            # the model has parts without gradients: begin anew behind each
+            seen = _watched(model, feeds, output, closing=closing, restart=True)
+        return _told(seen, feeds)
+
+
+def _watched(model: nn.Module, feeds: Feeds, output: Any, *, closing: bool, restart: bool) -> _Seen:
+    seen = _Seen(count=samples(feeds))
+    own: Feeds = {}
+    picture = picture_of(feeds)
+    for name, value in feeds.items():
+        own[name] = value
+        if isinstance(value, Tensor) and value.is_floating_point():
+            leaf = value.detach().clone().requires_grad_()
+            seen.sources.add(edge_of(leaf)[0])
+            with torch.enable_grad():
+                own[name] = leaf.clone()
+            if name == picture:
+                seen.picture, seen.source = edge_of(leaf), name
+    modules = [] if is_scripted(model) else list(model.named_modules())
+    actions = [(module, _action(seen, name, module, restart=restart)) for name, module in modules]
+    with Closing() if closing else nullcontext() as watch:
+        raw = run(model, own, actions, record=True)
+        seen.output = find_output(raw, seen.count, output, watch)
+    seen.end = first_tensor(raw) if seen.output.logits is None else seen.output.logits
+    if seen.end is not None and seen.end.requires_grad:
+        seen.nodes = in_order([edge_of(seen.end), *seen.made])
+        if not seen.sources:
+            seen.sources = {node for node in seen.nodes if kind_of(node).startswith("Embedding")}
+    return seen
+
+
+def _action(seen: _Seen, name: str, module: nn.Module, *, restart: bool) -> Action:
+    kind = type(module).__name__
+
+    def action(output: Any) -> Any:
+        seen.runs[name] += 1
+        tensor, replaced = first_tensor(output), None
+        if tensor is None:
+            return None
+        seen.shapes[name] = tuple(tensor.shape)
+        if not tensor.requires_grad:
+            if not restart:
+                return None
+            leaf, handed_on = restarted(tensor)
+            seen.sources.add(edge_of(leaf)[0])
+            replaced = with_tensor(output, tensor, handed_on)
+            tensor = handed_on
+        edge = edge_of(tensor)
+        made = seen.made.setdefault(edge, _Made(kind))
+        made.by.append((name, seen.runs[name]))
+        if isinstance(output, Tensor):
+            made.bare.add(name)
+        seen.last[name] = edge
+        if isinstance(module, nn.RNNBase):
+            seen.told[edge] = tensor.ndim - 1
+        return replaced
+
+    return action
+
+
+def _told(seen: _Seen, feeds: Feeds) -> Facts:
+    axes = channel_axes(seen.nodes, seen.told)
+    entry = _input_layout(seen, axes)
+    size: tuple[int, ...] = ()
+    marks: dict[Edge, Mark] = {}
+    if entry is not None and seen.picture is not None:
+        shape = shape_of(seen.picture)
+        size = tuple(n for axis, n in enumerate(shape) if axis not in {0, entry.channels})
+        if len(size) == 2:
+            marks = find_patches(seen.nodes, seen.picture, entry.channels)
+
+    def layout(name: str, edge: Edge) -> Layout | None:
+        shape = shape_of(edge)
+        if not 3 <= len(shape) <= 5 or shape[0] != seen.count:
+            return None
+        return _layout(name, shape, axes.get(edge), marks.get(edge), size)
+
+    layouts = {name: layout(name, edge) for name, edge in seen.last.items() if name}
+    known = {name: found for name, found in layouts.items() if found is not None}
+    end = None if seen.end is None or not seen.end.requires_grad else edge_of(seen.end)
+    cuts = set() if end is None else cut_edges(seen.nodes, seen.sources, end)
+    places = [
+        (edge, name)
+        for edge, made in seen.made.items()
+        if edge in cuts and (name := _address(made, seen.runs)) in known and edge != end
+    ]
+    grids = {edge: _map_shape(known[name], shape_of(edge)) for edge, name in places}
+    places = [(edge, name) for edge, name in places if min(grids[edge][2:]) >= 2]
+    default = _default(seen, places, grids, known, len(size))
+    listed = tuple(
+        Layer(name, (None, *shape_of(edge)[1:]), seen.made[edge].kind, name == default, name)
+        for edge, name in places
+    )
+    logits = seen.output.logits
+    first = next(value for value in feeds.values() if isinstance(value, Tensor))
+    return Facts(
+        layers=listed,
+        layouts=MappingProxyType(known),
+        shapes=MappingProxyType(seen.shapes),
+        runs=MappingProxyType(dict(seen.runs)),
+        input=entry,
+        source=seen.source,
+        axes=first.ndim,
+        classes=None if logits is None else logits.shape[1],
+        behind=seen.output.behind,
+    )
+
+
+def _input_layout(seen: _Seen, axes: Mapping[Edge, int]) -> Layout | None:
+    """Return how the first picture lies; channels last only where something tells."""
+    if seen.picture is None:
+        return None
+    shape = shape_of(seen.picture)
+    last = len(shape) >= 4 and shape[-1] in {1, 3, 4} and shape[1] not in {1, 3, 4}
+    return Layout("input", axes.get(seen.picture, len(shape) - 1 if last else 1))
+
+
+def _layout(
+    name: str,
+    shape: tuple[int, ...],
+    channels: int | None,
+    mark: Mark | None,
+    size: tuple[int, ...],
+) -> Layout:
+    """Return how the output of a module lies."""
+    if len(shape) == 3 and isinstance(mark, InRow) and mark.axis:
+        return Layout(name, 3 - mark.axis, mark.fold, size)
+    if channels is None or not 1 <= channels < len(shape):
+        channels = 2 if len(shape) == 3 and len(size) == 2 else 1
+    return Layout(name, channels)
+
+
+def _map_shape(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape (N, C, *s) of a layer's maps."""
+    spatial = [n for axis, n in enumerate(shape) if axis not in {0, layout.channels}]
+    if layout.patches is not None:
+        spatial = list(layout.patches.grid)
+    return (shape[0], shape[layout.channels], *spatial)
+
+
+def _address(made: _Made, runs: Mapping[str, int]) -> str:
+    """Return the name under which a tensor is found: the outermost module that returns it.
+
+    Only a module's last run counts. Modules that merely hand on what others made are left out, and
+    so are those that return it among other things, unless there is nothing else.
+    """
+    found = ""
+    names = [name for name, turn in made.by if name and turn == runs[name]]
+    for name in [one for one in names if one in made.bare] or names:
+        if not found or found.startswith(f"{name}."):
+            found = name
+    return found
+
+
+def _default(
+    seen: _Seen,
+    places: Sequence[tuple[Edge, str]],
+    grids: Mapping[Edge, tuple[int, ...]],
+    layouts: Mapping[str, Layout],
+    axes: int,
+) -> str | None:
+    """Return the name of the layer that is explained if none is named."""
+    edges = {edge for edge, _ in places}
+    plain = [(edge, name) for edge, name in places if not _is_moved(edge, edges)]
+    if not plain:
+        return None
+    picked = _best(seen)
+
+    def gradient(i: int) -> NDArray[Any] | None:
+        edge, name = plain[i]
+        (found,) = torch.autograd.grad(
+            picked, [gradient_edge(edge)], retain_graph=True, allow_unused=True
+        )
+        if found is None:
+            return None
+        layout = layouts[name]
+        return layout.maps(numpy_of(found), layout.size or None)
+
+    def is_cut(i: int) -> bool:
+        return plain[i][0] in edges
+
+    chosen = find_default(
+        [grids[edge] for edge, _ in plain], axes=axes, gradient=gradient, is_cut=is_cut
+    )
+    return None if chosen is None else plain[chosen][1]
+
+
+def _best(seen: _Seen) -> Tensor:
+    """Return the sum of the best score of each sample."""
+    assert seen.end is not None  # noqa: S101 - asked only where a gradient was recorded
+    with torch.enable_grad():
+        return seen.end.reshape(len(seen.end), -1).amax(1).sum()
+
+
+def _is_moved(edge: Edge, listed: set[Edge]) -> bool:
+    """Whether a tensor only holds what a listed one does, elsewhere or on a coarser grid."""
+    while kind_of(edge[0]) in PASSED_OVER or "Pool" in kind_of(edge[0]):
+        read = parents(edge[0])
+        if not read or read[0] is None:
+            return False
+        edge = read[0]
+        if edge in listed:
+            return True
+    return False

@@ -1,0 +1,356 @@
+"""SavedModels of every make: other axes, inputs, outputs and authors; and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from cfcam_tensorflow._saved_model import open_saved_model
+from keras_tape import batch, close, first, reference
+
+from cfcam_core import InvalidInputError, LayerNotFoundError, UnsupportedOpError
+
+L = keras.layers
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[[Any], Path]:
+    """Export as Keras does it."""
+
+    def write(model: Any) -> Path:
+        model.export(tmp_path / "saved", verbose=False)
+        return tmp_path / "saved"
+
+    return write
+
+
+class Written(tf.Module):
+    """A net in TensorFlow alone, its layers scopes that somebody chose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = np.random.default_rng(0)
+        self.kernel = tf.Variable(rng.standard_normal((3, 3, 2, 6)), dtype=tf.float32)
+        self.weight = tf.Variable(rng.standard_normal((6, 4)), dtype=tf.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 2), tf.float32, name="image")])
+    def __call__(self, image: Any) -> Any:
+        with tf.name_scope("body"):
+            with tf.name_scope("conv"):
+                x = tf.nn.conv2d(image, self.kernel, 2, "SAME")
+            with tf.name_scope("act"):
+                x = tf.nn.softplus(x)
+        with tf.name_scope("head"):
+            return tf.nn.softmax(tf.reduce_mean(x, [1, 2]) @ self.weight)
+
+
+class ClassToken(L.Layer):
+    """Puts a learned token in front of the others."""
+
+    def build(self, shape: Any) -> None:
+        self.token = self.add_weight(shape=(1, 1, shape[-1]), initializer="normal")
+
+    def call(self, x: Any) -> Any:
+        token = keras.ops.broadcast_to(self.token, (keras.ops.shape(x)[0], 1, x.shape[-1]))
+        return keras.ops.concatenate([token, x], axis=1)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (shape[0], shape[1] + 1, shape[2])
+
+
+def segmenter() -> keras.Model:
+    start = keras.Input((8, 10, 3))
+    x = L.Conv2D(6, 3, padding="same", activation="tanh", name="body")(start)
+    return keras.Model(start, L.Conv2D(4, 1, name="classes")(x))
+
+
+def test_nested_models_shared_layers_and_names_with_numbers(saved: Any) -> None:
+    base = keras.Sequential(
+        [keras.Input((12, 10, 3)), L.Conv2D(4, 3, name="k"), L.Conv2D(5, 3, name="k_1")],
+        name="base",
+    )
+    start = keras.Input((12, 10, 3))
+    shared = L.Conv2D(3, 1, name="shared")
+    x = base(shared(shared(start)))
+    model = keras.Model(start, L.Dense(4)(L.GlobalAveragePooling2D()(x)))
+    backend, inputs = open_saved_model(saved(model)), batch(2, 12, 10, 3)
+    for name in ("base.k", "base/k", "k"):
+        close(
+            backend.capture(inputs, layer=name).activations,
+            first(base.layers[0](shared(shared(inputs))).numpy()),
+        )
+    for name in ("base", "base.k_1", "k_1"):
+        close(
+            backend.capture(inputs, layer=name).activations,
+            first(base(shared(shared(inputs))).numpy()),
+        )
+    close(
+        backend.capture(inputs, layer="shared").activations, first(shared(shared(inputs)).numpy())
+    )
+    assert backend.capture(inputs).layer == backend.capture(inputs, layer="k_1").layer
+
+
+def test_subclassed_models(saved: Any) -> None:
+    class Net(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = L.Conv2D(5, 3, activation="relu", name="mine"), L.Dense(3)
+
+        def call(self, x: Any) -> Any:
+            return keras.ops.softmax(self.head(keras.ops.mean(self.conv(x), axis=(1, 2))))
+
+    model, x = Net(), batch(2, 9, 7, 3)
+    model(x)
+    backend = open_saved_model(saved(model))
+    with tf.GradientTape() as tape:
+        maps = model.conv(x)
+        tape.watch(maps)
+        logits = model.head(keras.ops.mean(maps, axis=(1, 2)))[:, 1]
+    capture = backend.capture(x, target=1)
+    close(capture.activations, first(maps.numpy()))
+    close(capture.gradients, first(tape.gradient(logits, maps).numpy()))
+    close(backend.capture(x, layer="mine", target=1).gradients, capture.gradients)
+
+
+def test_channels_first(saved: Any) -> None:
+    keras.config.set_image_data_format("channels_first")
+    try:
+        x = start = keras.Input((3, 12, 16))
+        x = L.Conv2D(8, 3, padding="same", activation="tanh", name="stem")(x)
+        x = L.BatchNormalization(axis=1)(x)
+        x = L.Conv2D(5, 3, padding="same", activation="gelu", name="last")(L.MaxPooling2D()(x))
+        model = keras.Model(start, L.Dense(4)(L.GlobalAveragePooling2D()(x)))
+        backend = open_saved_model(saved(model))
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    inputs = batch(2, 3, 12, 16)
+    assert backend.input_layout == "channels_first"
+    for layer in ("stem", "last"):
+        activations, gradients, _ = reference(model, layer, inputs, [1, 2])
+        capture = backend.capture(inputs, layer=layer, target=[1, 2])
+        close(capture.activations, activations)
+        close(capture.gradients, gradients)
+        assert capture.input_size == (12, 16)
+
+
+@pytest.mark.parametrize(
+    ("conv", "pool", "shape"),
+    [
+        (L.Conv1D, L.GlobalAveragePooling1D, (24, 3)),
+        (L.Conv3D, L.GlobalAveragePooling3D, (6, 8, 10, 2)),
+        (L.Conv1D, lambda: L.LSTM(6), (24, 3)),
+    ],
+)
+def test_signals_and_volumes(saved: Any, conv: Any, pool: Any, shape: tuple[int, ...]) -> None:
+    start = keras.Input(shape)
+    x = conv(5, 3, activation="tanh", name="last")(start)
+    model = keras.Model(start, L.Dense(4)(pool()(x)))
+    backend, inputs = open_saved_model(saved(model)), batch(2, *shape)
+    activations, gradients, _ = reference(model, "last", inputs, [1, 2])
+    capture = backend.capture(inputs, target=[1, 2])
+    close(capture.activations, first(activations))
+    close(capture.gradients, first(gradients))
+    assert capture.input_size == shape[:-1]
+
+
+def test_patches_are_laid_out(saved: Any) -> None:
+    x = start = keras.Input((12, 16, 3))
+    x = L.Reshape((12, 8))(L.Conv2D(8, 4, strides=4, name="embed")(x))
+    x = ClassToken()(x)
+    x = L.Add(name="mixed")([x, L.MultiHeadAttention(2, 4)(x, x)])
+    x = L.Add(name="dense")([x, L.Dense(8, activation="gelu")(L.LayerNormalization()(x))])
+    model = keras.Model(start, L.Dense(4)(L.GlobalAveragePooling1D()(x)))
+    backend, inputs = open_saved_model(saved(model)), batch(2, 12, 16, 3)
+    activations, gradients, logits = reference(model, "dense", inputs, [1, 2])
+    capture = backend.capture(inputs, layer="dense", target=[1, 2])
+    close(capture.activations, first(activations[:, 1:].reshape(2, 3, 4, 8)))
+    close(capture.gradients, first(gradients[:, 1:].reshape(2, 3, 4, 8)))
+    close(backend.scores_from(capture.activations, inputs, layer="dense"), logits)
+    assert backend.capture(inputs).activations.shape == (2, 8, 3, 4)
+
+
+def test_several_inputs_by_name_and_in_order(saved: Any) -> None:
+    picture, facts = keras.Input((8, 10, 3), name="picture"), keras.Input((4,), name="facts")
+    x = L.Conv2D(6, 3, activation="tanh", name="last")(picture)
+    joined = L.Concatenate()([L.GlobalAveragePooling2D()(x), L.Dense(3)(facts)])
+    model = keras.Model({"picture": picture, "facts": facts}, L.Dense(4)(joined))
+    backend = open_saved_model(saved(model))
+    inputs = {"facts": batch(2, 4), "picture": batch(2, 8, 10, 3)}
+    assert sorted(backend.input_names) == ["facts", "picture"]
+    capture = backend.capture(inputs, target=1)
+    close(capture.scores, model(inputs).numpy())
+    assert capture.activations.shape == (2, 6, 6, 8)
+    in_order = [inputs[name] for name in backend.input_names]
+    close(backend.capture(in_order, target=1).gradients, capture.gradients)
+    assert backend.capture(inputs, layer="input").activations.shape == (2, 3, 8, 10)
+    with pytest.raises(InvalidInputError, match="facts, picture"):
+        backend.scores(inputs["picture"])
+    with pytest.raises(InvalidInputError, match="the model's are"):
+        backend.scores({"picture": inputs["picture"]})
+
+
+def test_a_batch_that_is_fixed_and_half_precision(saved: Any) -> None:
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        start = keras.Input(batch_shape=(2, 9, 11, 3))
+        x = L.Conv2D(5, 3, activation="relu", name="last")(start)
+        model = keras.Model(start, L.Dense(4, dtype="float32")(L.GlobalAveragePooling2D()(x)))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    backend, inputs = open_saved_model(saved(model)), batch(5, 9, 11, 3)
+    capture = backend.capture(inputs)
+    parts = [model(inputs[i : i + 2]).numpy() for i in (0, 2)] + [model(inputs[3:]).numpy()[1:]]
+    np.testing.assert_allclose(capture.scores, np.concatenate(parts), atol=1e-3)
+    assert capture.activations.shape == (5, 5, 7, 9)
+    assert capture.activations.dtype == np.float32
+    assert np.abs(capture.gradients).max() > 0
+
+
+def test_models_of_tensorflow_alone(tmp_path: Path) -> None:
+    module, x = Written(), batch(2, 10, 14, 2)
+    tf.saved_model.save(module, tmp_path / "folder")
+    image = tf.constant(x)
+    with tf.GradientTape() as tape:
+        maps = tf.nn.softplus(tf.nn.conv2d(image, module.kernel, 2, "SAME"))
+        tape.watch(maps)
+        logits = tf.reduce_mean(maps, [1, 2]) @ module.weight
+        chosen = logits[:, 3]
+    gradients = tape.gradient(chosen, maps).numpy()
+    loaded = tf.saved_model.load(tmp_path / "folder")
+    function = loaded.__call__.get_concrete_function(tf.TensorSpec((None, None, None, 2)))
+    for model in (tmp_path / "folder", str(tmp_path / "folder"), loaded, function):
+        backend = open_saved_model(model)
+        assert backend.input_names == ("image",)
+        assert [one.module for one in backend.layers()] == ["body.conv", "body.act"]
+        for layer in (None, "act", "body/act", "body", "body.act"):
+            capture = backend.capture(x, layer=layer, target=3)
+            close(capture.activations, first(maps.numpy()))
+            close(capture.gradients, first(gradients))
+            close(capture.scores, logits.numpy())
+
+
+def test_outputs_can_be_chosen_or_made(saved: Any, tmp_path: Path) -> None:
+    model, x = segmenter(), batch(2, 8, 10, 3)
+    path = saved(model)
+    with pytest.raises(InvalidInputError, match=r"\(N, 8, 10, 4\)"):
+        open_saved_model(path).scores(x)
+    with pytest.raises(InvalidInputError, match="callable target"):
+        open_saved_model(path).capture(x, target=1)
+    made = open_saved_model(path, output=lambda raw: tf.reduce_mean(raw, [1, 2]))
+    capture = made.capture(x, layer="body", target=2)
+    close(capture.scores, model(x).numpy().mean(axis=(1, 2)))
+    raw = open_saved_model(path).capture(
+        x, layer="body", target=lambda raw: tf.reduce_mean(raw[..., 2], [1, 2])
+    )
+    close(raw.gradients, capture.gradients)
+    assert raw.scores is None
+    assert raw.targets.tolist() == [-1, -1]
+    total = open_saved_model(path).capture(
+        x, layer="body", target=lambda raw: tf.reduce_sum(tf.reduce_mean(raw[..., 2], [1, 2]))
+    )
+    close(total.gradients, capture.gradients)
+    for wrong in (lambda raw: raw, lambda raw: 1.0, lambda raw: tf.constant(1.0)):
+        with pytest.raises(InvalidInputError, match=r"the target made|what the target made"):
+            open_saved_model(path).capture(x, layer="body", target=wrong)
+
+
+def test_one_of_several_outputs(saved: Any) -> None:
+    x = start = keras.Input((8, 10, 3))
+    x = L.Conv2D(6, 3, activation="tanh", name="last")(start)
+    pooled = L.GlobalAveragePooling2D()(x)
+    heads = {"kind": L.Dense(4)(pooled), "age": L.Dense(2)(pooled), "map": x}
+    model, inputs = keras.Model(start, heads), batch(2, 8, 10, 3)
+    path, outputs = saved(model), model(inputs)
+    for output in ("kind", "age"):
+        close(open_saved_model(path, output=output).scores(inputs), outputs[output].numpy())
+    close(open_saved_model(path).scores(inputs), outputs["age"].numpy())
+    for output in ("colour", "map", 7, 1.5):
+        with pytest.raises(InvalidInputError, match="output"):
+            open_saved_model(path, output=output)
+
+
+def test_sizes_that_are_open_are_tried_on_the_example(saved: Any) -> None:
+    start = keras.Input((None, None, 3))
+    x = L.Conv2D(6, 3, activation="tanh", name="first")(start)
+    x = L.Reshape((40, 60))(x)  # 10 x 40 alone
+    model = keras.Model(start, L.Dense(4)(L.GlobalAveragePooling1D()(x)))
+    path, inputs = saved(model), batch(2, 12, 42, 3)
+    with pytest.raises(InvalidInputError, match="example="):
+        open_saved_model(path).layers()
+    for backend in (open_saved_model(path, example=inputs), open_saved_model(path)):
+        assert backend.capture(inputs, layer=0).activations.shape == (2, 6, 10, 40)
+        assert backend.layers()[0].shape == (None, None, None, 6)
+
+
+def test_what_cannot_be_opened_is_refused_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="cannot be read as a SavedModel"):
+        open_saved_model(tmp_path)
+    with pytest.raises(InvalidInputError, match="no signatures"):
+        open_saved_model(object())
+    empty = tf.Module()
+    tf.saved_model.save(empty, tmp_path / "empty")
+    with pytest.raises(InvalidInputError, match="get_concrete_function"):
+        open_saved_model(tmp_path / "empty")
+
+
+class Looking(tf.Module):
+    """A net that looks its inputs up in a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        pairs = tf.lookup.KeyValueTensorInitializer([0, 1, 2], [2.0, 1.0, 0.5], tf.int64)
+        self.table = tf.lookup.StaticHashTable(pairs, 0.0)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 6, 5, 2), tf.int64)])
+    def __call__(self, x: Any) -> Any:
+        return tf.reduce_mean(self.table.lookup(x), [1, 2])
+
+
+class Reading(tf.Module):
+    """A net that takes text."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)])
+    def __call__(self, x: Any) -> Any:
+        return tf.strings.to_number(x)[:, None] * tf.ones((1, 3))
+
+
+@pytest.mark.parametrize("module", [Looking, Reading])
+def test_tables_and_text_are_refused(tmp_path: Path, module: Any) -> None:
+    tf.saved_model.save(module(), tmp_path / "saved")
+    with pytest.raises(UnsupportedOpError, match=r"pass the \.keras file"):
+        open_saved_model(tmp_path / "saved")
+
+
+class Rounding(tf.Module):
+    """A net whose last operation but the head has no gradient anywhere."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 6, 5, 2), tf.float32, name="x")])
+    def __call__(self, x: Any) -> Any:
+        bits = tf.bitcast(tf.sinh(x, name="before"), tf.int32)
+        return tf.reduce_mean(tf.cast(bits, tf.float32), [1, 2])
+
+
+def test_layers_without_a_gradient_or_a_grid_are_refused(tmp_path: Path, saved: Any) -> None:
+    tf.saved_model.save(Rounding(), tmp_path / "rounding")
+    backend, x = open_saved_model(tmp_path / "rounding"), batch(2, 6, 5, 2)
+    with pytest.raises((LayerNotFoundError, UnsupportedOpError), match="gradient"):
+        backend.capture(x, layer="before")
+    backend, x = open_saved_model(saved(segmenter())), batch(2, 8, 10, 3)
+    with pytest.raises(LayerNotFoundError, match="body"):
+        backend.capture(x, layer="bodi")
+    with pytest.raises(LayerNotFoundError, match="out of range"):
+        backend.capture(x, layer=99)
+    with pytest.raises(InvalidInputError, match="NaN"):
+        backend.capture(np.full_like(x, np.nan), layer="body", target=tf.reduce_sum)
+    with pytest.raises(InvalidInputError, match=r"the model takes \(N, 8, 10, 3\)"):
+        backend.capture(x[:, :5], layer="body", target=tf.reduce_sum)
