@@ -9,6 +9,7 @@ only module that loads plugins.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from inspect import signature
 from os import PathLike, fspath
@@ -30,6 +31,13 @@ def backends() -> Mapping[str, EntryPoint]:
     mapping of str to importlib.metadata.EntryPoint
         Read-only. Of two distributions that claim one name, cfcam's own comes first.
     """
+    _installed.cache_clear()
+    return _installed()
+
+
+@cache
+def _installed() -> Mapping[str, EntryPoint]:
+    """Return the same as when it was last looked up, which takes milliseconds."""
     found = sorted(entry_points(group=GROUP), key=lambda ep: not _is_ours(ep))
     return MappingProxyType({ep.name: ep for ep in reversed(found)})
 
@@ -63,8 +71,14 @@ def open_model(model: Any, backend: str | None = None, **options: Any) -> Backen
                 "give options when it is opened first"
             )
         return model
-    known = backends()
-    name = _choose(model, known) if backend is None else backend
+    known = _installed()
+    try:
+        name = _choose(model, known) if backend is None else backend
+    except BackendNotFoundError:  # maybe it was installed a moment ago
+        known = backends()
+        name = _choose(model, known)
+    if name not in known:
+        known = backends()
     if name not in known:
         raise BackendNotFoundError(
             f"no backend is named {name!r}; installed are {', '.join(sorted(known)) or 'none'}"

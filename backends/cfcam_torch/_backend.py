@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Lock
 from typing import Any
@@ -21,7 +21,7 @@ from cfcam_torch._explaining import INPUT, Reading, explained, replaced
 from cfcam_torch._inputs import Feeds, Inputs, Sizes, rows, samples
 from cfcam_torch._learned import Structure, learned
 from cfcam_torch._models import find_module, is_scripted, plain_name
-from cfcam_torch._outputs import no_classifier, numpy_of
+from cfcam_torch._outputs import no_classifier, numpy_of, shown
 from cfcam_torch._running import undisturbed
 from cfcam_torch._trial import Facts, try_out
 
@@ -182,30 +182,9 @@ class TorchBackend(Backend, SeveralLayers):
             As for `capture`.
         """
         feeds = self._read(inputs)
-        facts = self._facts(feeds)
-        places = [self._resolved(layer, facts) for layer in layers]
-        if not places:
-            return []
-        found = explained(
-            self._model,
-            feeds,
-            {place.name: self._module(place.name) for place in places},
-            source=facts.source,
-            target=target,
-            reading=Reading(self._output, bool(facts.behind)),
-            slow=self._slow,
+        return self._with_facts(
+            feeds, lambda facts: self._captured(feeds, facts, layers=layers, target=target)
         )
-        size = self._size(feeds, facts)
-        captures = []
-        for place in places:
-            arrays = found.pairs[place.name]
-            self._check(place, arrays[0], samples(feeds))
-            activations, gradients = (place.maps(array, size or None) for array in arrays)
-            fitting = size if len(size) == activations.ndim - 2 else None
-            captures.append(
-                Capture(activations, gradients, found.scores, found.targets, place.name, fitting)
-            )
-        return captures
 
     def scores(self, inputs: Any) -> NDArray[np.float32]:
         """Return the logits.
@@ -254,36 +233,13 @@ class TorchBackend(Backend, SeveralLayers):
             As for `capture`.
         """
         feeds = self._read(inputs)
-        facts = self._facts(feeds)
-        place = self._resolved(layer, facts)
         maps = real_array(_plain(activations), "activations")
         if maps.ndim < 3 or len(maps) != samples(feeds):
             raise InvalidInputError(
                 f"there are activations of shape {maps.shape} and inputs of {samples(feeds)} "
                 "samples; wanted (N, C, *s) with as many"
             )
-        size = self._size(feeds, facts) or None
-
-        def change(own: NDArray[np.float32]) -> NDArray[Any]:
-            wanted = place.maps(own, size).shape
-            if maps.shape != wanted:
-                raise InvalidInputError(
-                    f"activations have shape {maps.shape}; layer {place.name!r} has {wanted}"
-                )
-            return place.array(maps, own)
-
-        module = self._module(place.name)
-        if module is None:
-            source = feeds[str(facts.source)]
-            array = np.array(change(numpy_of(source)), np.float32)
-            return self._scores(
-                {**feeds, str(facts.source): torch.from_numpy(array).to(source)}, facts
-            )
-        action, runs = replaced(place.name, facts.runs.get(place.name, 1), change)
-        scores = self._scores(feeds, facts, [(module, action)])
-        if len(runs) < facts.runs.get(place.name, 1):
-            raise LayerNotFoundError(f"layer {place.name!r} did not run on these inputs")
-        return scores
+        return self._with_facts(feeds, lambda facts: self._put_in(maps, feeds, facts, layer))
 
     # ------------------------------------------------------------------------------- within
 
@@ -316,16 +272,25 @@ class TorchBackend(Backend, SeveralLayers):
                 if self._found[0].fits(self._model):
                     return self._found[1]
                 feeds = self._found[2]  # a module was exchanged: tried again as before
-            first = rows(feeds, 1)
-            shapes = tuple((n, getattr(v, "shape", None)) for n, v in sorted(first.items()))
-            key = (shapes, self._look_through, self._output)
-            try:
-                hash(key)
-            except TypeError:
-                key = (shapes, self._look_through, id(self._output))
-            facts: Facts = learned(self._model, key, lambda: self._tried(first, feeds))
-            self._found = (Structure(self._model), facts, first)
+            facts = self._learned(feeds)
+            self._found = (Structure(self._model), facts, rows(feeds, 1))
             return facts
+
+    def _learned(self, feeds: Feeds) -> Facts:
+        """Return what a trial on inputs of these sizes shows."""
+        first = rows(feeds, 1)
+        sizes = tuple(
+            (name, *((value.shape, value.dtype) if isinstance(value, Tensor) else ()))
+            for name, value in sorted(first.items())
+        )
+        try:
+            hash(self._output)
+            output = self._output
+        except TypeError:
+            output = id(self._output)
+        key = (sizes, self._look_through, output)
+        facts: Facts = learned(self._model, key, lambda: self._tried(first, feeds))
+        return facts
 
     def _tried(self, first: Feeds, feeds: Feeds) -> Facts:
         how = {"output": self._output, "look_through": self._look_through}
@@ -334,12 +299,79 @@ class TorchBackend(Backend, SeveralLayers):
                 return try_out(self._model, first, **how)
         return try_out(self._model, feeds, **how)  # some models take a fixed number of samples
 
+    def _with_facts(self, feeds: Feeds, use: Callable[[Facts], Any]) -> Any:
+        """Return what is made of the facts; a model may go other ways on these inputs."""
+        facts = self._facts(feeds)
+        try:
+            return use(facts)
+        except LayerNotFoundError:
+            own = self._learned(feeds)
+            if own is facts:
+                raise
+            return use(own)
+
+    def _captured(
+        self, feeds: Feeds, facts: Facts, *, layers: Sequence[Any], target: Any
+    ) -> list[Capture]:
+        if facts.classes is None and not callable(target):
+            raise no_classifier(facts.returned[""], samples(feeds))
+        places = [self._resolved(layer, facts) for layer in layers]
+        if not places:
+            return []
+        found = explained(
+            self._model,
+            feeds,
+            {place.name: self._module(place.name) for place in places},
+            source=facts.source,
+            target=target,
+            reading=Reading(self._output, bool(facts.behind)),
+            slow=self._slow,
+        )
+        size = self._size(feeds, facts)
+        captures = []
+        for place in places:
+            arrays = found.pairs[place.name]
+            _check(place, arrays[0], samples(feeds))
+            activations, gradients = (place.maps(array, size or None) for array in arrays)
+            fitting = size if len(size) == activations.ndim - 2 else None
+            captures.append(
+                Capture(activations, gradients, found.scores, found.targets, place.name, fitting)
+            )
+        return captures
+
+    def _put_in(
+        self, maps: NDArray[np.float32], feeds: Feeds, facts: Facts, layer: Any
+    ) -> NDArray[np.float32]:
+        """Return the logits with maps in the place of a layer's own."""
+        place = self._resolved(layer, facts)
+        size = self._size(feeds, facts) or None
+
+        def change(own: NDArray[np.float32]) -> NDArray[Any]:
+            wanted = place.maps(own, size).shape
+            if maps.shape != wanted:
+                raise InvalidInputError(
+                    f"activations have shape {maps.shape}; layer {place.name!r} has {wanted}"
+                )
+            return place.array(maps, own)
+
+        module = self._module(place.name)
+        if module is None:
+            name = str(facts.source)
+            array = np.array(change(numpy_of(feeds[name])), np.float32)
+            return self._scores({**feeds, name: torch.from_numpy(array).to(feeds[name])}, facts)
+        turn = facts.runs.get(place.name, 1)
+        action, runs = replaced(turn, change)
+        scores = self._scores(feeds, facts, [(module, action)])
+        if len(runs) < turn:
+            raise LayerNotFoundError(f"layer {place.name!r} did not run on these inputs")
+        return scores
+
     def _scores(self, feeds: Feeds, facts: Facts, actions: Any = ()) -> NDArray[np.float32]:
         with undisturbed(self._model):
             reading = Reading(self._output, bool(facts.behind))
             output = reading.of(self._model, feeds, actions, record=False)
             if output.logits is None:
-                raise no_classifier(output.raw, samples(feeds))
+                raise no_classifier(shown(output.raw), samples(feeds))
             return np.array(numpy_of(output.logits))
 
     def _resolved(self, layer: Any, facts: Facts) -> Layout:
@@ -365,13 +397,12 @@ class TorchBackend(Backend, SeveralLayers):
         own = self._name_of(module)
         if own in facts.layouts:
             return facts.layouts[own]
-        if own not in facts.shapes:
-            raise LayerNotFoundError(
-                f"layer {own!r} did not run, or returned no tensor; name a module that does"
-            )
+        if own not in facts.returned:
+            raise LayerNotFoundError(f"layer {own!r} did not run; name a module that does")
         raise LayerNotFoundError(
-            f"layer {own!r} returns a tensor of shape {facts.shapes[own]}, which has no batch, "
-            "channels and one to three spatial axes; name another layer, such as one of layers()"
+            f"layer {own!r} returns {facts.returned[own]}; wanted floating-point numbers with axes "
+            "for samples, channels and one to three spatial ones. Name another layer, such as one "
+            "of layers()"
         )
 
     def _name_of(self, module: nn.Module) -> str:
@@ -401,12 +432,13 @@ class TorchBackend(Backend, SeveralLayers):
         shape = feeds[facts.source].shape
         return tuple(n for axis, n in enumerate(shape) if axis not in {0, facts.input.channels})
 
-    def _check(self, place: Layout, array: NDArray[Any], count: int) -> None:
-        if len(array) != count or not 3 <= array.ndim <= 5:
-            raise LayerNotFoundError(
-                f"layer {place.name!r} returns an array of shape {array.shape} for {count} "
-                "samples; its first axis must be theirs"
-            )
+
+def _check(place: Layout, array: NDArray[Any], count: int) -> None:
+    if len(array) != count or not 3 <= array.ndim <= 5:
+        raise LayerNotFoundError(
+            f"layer {place.name!r} returns an array of shape {array.shape} for {count} samples; "
+            "its first axis must be theirs"
+        )
 
 
 def _plain(values: Any) -> Any:

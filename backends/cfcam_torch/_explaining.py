@@ -26,6 +26,7 @@ from cfcam_torch._outputs import (
     no_classifier,
     numpy_of,
     shown,
+    tensors_of,
     with_tensor,
 )
 from cfcam_torch._running import Action, restarted, run, undisturbed
@@ -146,6 +147,11 @@ def explained(
             if not missing:
                 break
             if record:
+                if output.logits is None and not value.requires_grad and is_differentiable(output):
+                    raise InvalidInputError(
+                        f"the target made {shown(value)} without a gradient; it must depend on the "
+                        "model's output, by operations that have one"
+                    )
                 raise _unreached(missing[0], made, is_blind=not value.requires_grad)
             slow.update(missing)
         arrays = {name: (made[name], gradients[name]) for name in layers}
@@ -156,17 +162,22 @@ def explained(
 
 
 def replaced(
-    name: str, turn: int, change: Callable[[NDArray[np.float32]], NDArray[Any]]
+    turn: int, change: Callable[[NDArray[np.float32]], NDArray[Any]]
 ) -> tuple[Action, list[int]]:
     """Return what puts changed numbers in the place of a layer's own, in one of its runs.
 
     Parameters
     ----------
-    name : str
     turn : int
         Which of its runs; the first is 1.
     change : callable
         Takes the layer's own array, returns the one to put in its place.
+
+    Returns
+    -------
+    action : callable
+    runs : list
+        Grows with each of its runs.
     """
     runs: list[int] = []
 
@@ -178,7 +189,6 @@ def replaced(
         array = torch.from_numpy(np.array(change(numpy_of(tensor)), np.float32))
         return with_tensor(output, tensor, array.to(tensor))
 
-    del name
     return action, runs
 
 
@@ -226,6 +236,11 @@ def _gradients(
             f"torch cannot differentiate the model from {', '.join(made)} on: {error}"
         ) from error
     return dict(zip(made, found, strict=True))
+
+
+def is_differentiable(output: Output) -> bool:
+    """Return whether any tensor in a model's output has a gradient."""
+    return any(tensor.requires_grad for tensor in tensors_of(output.raw))
 
 
 def _unreached(name: str, made: Mapping[str, Tensor], *, is_blind: bool) -> LayerNotFoundError:

@@ -92,11 +92,14 @@ def _is_whole(name: str, args: Any) -> bool:
 
 def first_tensor(output: Any) -> Tensor | None:
     """Return the first floating tensor in what a module returns, or None."""
-    for value in _values(output):
-        found = value if isinstance(value, Tensor) else first_tensor(value)
-        if found is not None and found.is_floating_point():
-            return found
-    return None
+    return next((one for one in tensors_of(output) if one.is_floating_point()), None)
+
+
+def tensors_of(output: Any) -> list[Tensor]:
+    """Return all tensors in what a module returns."""
+    if isinstance(output, Tensor):
+        return [output]
+    return [tensor for value in _values(output) for tensor in tensors_of(value)]
 
 
 def with_tensor(output: Any, old: Tensor, new: Tensor) -> Any:
@@ -186,8 +189,6 @@ def _said(output: Any) -> str:
 
 
 def _values(output: Any) -> list[Any]:
-    if isinstance(output, Tensor):
-        return [output]
     if isinstance(output, Mapping):
         return list(output.values())
     if isinstance(output, tuple | list):

@@ -1,15 +1,13 @@
 """What one forward pass shows: the layers, how their arrays lie, which is the default.
 
-The first sample is run with gradients recorded everywhere; what autograd has written down then
-tells more of the model than its modules do. Only names and numbers are kept of it.
+What autograd has written down tells more of a model than its modules do. Only names and numbers are
+kept of it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -32,11 +30,12 @@ from cfcam_torch._graph import (
     parents,
     shape_of,
 )
-from cfcam_torch._inputs import Feeds, picture_of, samples
+from cfcam_torch._inputs import Feeds
 from cfcam_torch._models import is_scripted
-from cfcam_torch._outputs import Closing, Output, find_output, first_tensor, numpy_of, with_tensor
+from cfcam_torch._outputs import numpy_of, shown
 from cfcam_torch._patches import InRow, Mark, find_patches
-from cfcam_torch._running import Action, restarted, run, undisturbed
+from cfcam_torch._running import undisturbed
+from cfcam_torch._watching import Made, Seen, watched
 
 PASSED_OVER = SHAPING | frozenset(
     {
@@ -56,8 +55,8 @@ class Facts:
     """The maps that all paths from the input run through, in the order of execution."""
     layouts: Mapping[str, Layout]
     """How the output of a module lies, by its name; without those that are no maps."""
-    shapes: Mapping[str, tuple[int, ...]]
-    """Shape of what a module returned, by its name."""
+    returned: Mapping[str, str]
+    """What a module returned, by its name, the model's own under no name; for people."""
     runs: Mapping[str, int]
     """How often a module ran."""
     input: Layout | None
@@ -69,38 +68,6 @@ class Facts:
     classes: int | None
     behind: tuple[str, ...]
     """What was looked through to the logits, the last first."""
-
-
-@dataclass(eq=False, slots=True)
-class _Made:
-    """A tensor that modules have returned."""
-
-    kind: str
-    by: list[tuple[str, int]] = field(default_factory=list)
-    """Names of the modules, the innermost first, and in which of its runs each returned it."""
-    bare: set[str] = field(default_factory=set)
-    """Those that returned it as it is, not among other things."""
-
-
-@dataclass(eq=False, slots=True)
-class _Seen:
-    """What has been watched in a run."""
-
-    made: dict[Edge, _Made] = field(default_factory=dict)
-    last: dict[str, Edge] = field(default_factory=dict)
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    runs: Counter[str] = field(default_factory=Counter)
-    told: dict[Edge, int] = field(default_factory=dict)
-    """Axes of channels that modules tell of."""
-    sources: set[Any] = field(default_factory=set)
-    picture: Edge | None = None
-    source: str | None = None
-    output: Output = field(default_factory=lambda: Output(None, None))
-    nodes: list[Any] = field(default_factory=list)
-    """All that autograd has recorded, what is read first before what reads it."""
-    count: int = 1
-    end: Tensor | None = None
-    """What stands for the logits."""
 
 
 def try_out(model: nn.Module, feeds: Feeds, *, output: Any, look_through: bool) -> Facts:
@@ -123,69 +90,14 @@ def try_out(model: nn.Module, feeds: Feeds, *, output: Any, look_through: bool) 
     """
     closing = look_through and not is_scripted(model)
     with undisturbed(model):
-        seen = _watched(model, feeds, output, closing=closing, restart=False)
+        seen = watched(model, feeds, output, closing=closing, restart=False)
         if not is_connected(seen.nodes, seen.sources):
             # the model has parts without gradients: begin anew behind each
-            seen = _watched(model, feeds, output, closing=closing, restart=True)
+            seen = watched(model, feeds, output, closing=closing, restart=True)
         return _told(seen, feeds)
 
 
-def _watched(model: nn.Module, feeds: Feeds, output: Any, *, closing: bool, restart: bool) -> _Seen:
-    seen = _Seen(count=samples(feeds))
-    own: Feeds = {}
-    picture = picture_of(feeds)
-    for name, value in feeds.items():
-        own[name] = value
-        if isinstance(value, Tensor) and value.is_floating_point():
-            leaf = value.detach().clone().requires_grad_()
-            seen.sources.add(edge_of(leaf)[0])
-            with torch.enable_grad():
-                own[name] = leaf.clone()
-            if name == picture:
-                seen.picture, seen.source = edge_of(leaf), name
-    modules = [] if is_scripted(model) else list(model.named_modules())
-    actions = [(module, _action(seen, name, module, restart=restart)) for name, module in modules]
-    with Closing() if closing else nullcontext() as watch:
-        raw = run(model, own, actions, record=True)
-        seen.output = find_output(raw, seen.count, output, watch)
-    seen.end = first_tensor(raw) if seen.output.logits is None else seen.output.logits
-    if seen.end is not None and seen.end.requires_grad:
-        seen.nodes = in_order([edge_of(seen.end), *seen.made])
-        if not seen.sources:
-            seen.sources = {node for node in seen.nodes if kind_of(node).startswith("Embedding")}
-    return seen
-
-
-def _action(seen: _Seen, name: str, module: nn.Module, *, restart: bool) -> Action:
-    kind = type(module).__name__
-
-    def action(output: Any) -> Any:
-        seen.runs[name] += 1
-        tensor, replaced = first_tensor(output), None
-        if tensor is None:
-            return None
-        seen.shapes[name] = tuple(tensor.shape)
-        if not tensor.requires_grad:
-            if not restart:
-                return None
-            leaf, handed_on = restarted(tensor)
-            seen.sources.add(edge_of(leaf)[0])
-            replaced = with_tensor(output, tensor, handed_on)
-            tensor = handed_on
-        edge = edge_of(tensor)
-        made = seen.made.setdefault(edge, _Made(kind))
-        made.by.append((name, seen.runs[name]))
-        if isinstance(output, Tensor):
-            made.bare.add(name)
-        seen.last[name] = edge
-        if isinstance(module, nn.RNNBase):
-            seen.told[edge] = tensor.ndim - 1
-        return replaced
-
-    return action
-
-
-def _told(seen: _Seen, feeds: Feeds) -> Facts:
+def _told(seen: Seen, feeds: Feeds) -> Facts:
     axes = channel_axes(seen.nodes, seen.told)
     entry = _input_layout(seen, axes)
     size: tuple[int, ...] = ()
@@ -204,8 +116,7 @@ def _told(seen: _Seen, feeds: Feeds) -> Facts:
 
     layouts = {name: layout(name, edge) for name, edge in seen.last.items() if name}
     known = {name: found for name, found in layouts.items() if found is not None}
-    end = None if seen.end is None or not seen.end.requires_grad else edge_of(seen.end)
-    cuts = set() if end is None else cut_edges(seen.nodes, seen.sources, end)
+    end, cuts = _cuts(seen)
     places = [
         (edge, name)
         for edge, made in seen.made.items()
@@ -223,7 +134,7 @@ def _told(seen: _Seen, feeds: Feeds) -> Facts:
     return Facts(
         layers=listed,
         layouts=MappingProxyType(known),
-        shapes=MappingProxyType(seen.shapes),
+        returned=MappingProxyType({**seen.returned, "": shown(seen.output.raw)}),
         runs=MappingProxyType(dict(seen.runs)),
         input=entry,
         source=seen.source,
@@ -233,7 +144,22 @@ def _told(seen: _Seen, feeds: Feeds) -> Facts:
     )
 
 
-def _input_layout(seen: _Seen, axes: Mapping[Edge, int]) -> Layout | None:
+def _cuts(seen: Seen) -> tuple[Edge | None, set[Edge]]:
+    """Return the logits, and what all paths from the picture run through.
+
+    Where there is no picture, all that is fed counts.
+    """
+    if seen.end is None or not seen.end.requires_grad:
+        return None, set()
+    end = edge_of(seen.end)
+    sources = seen.sources if seen.picture is None else {seen.picture[0]}
+    before = in_order([end])
+    if not is_connected(before, sources):
+        sources = seen.sources
+    return end, cut_edges(before, sources, end)
+
+
+def _input_layout(seen: Seen, axes: Mapping[Edge, int]) -> Layout | None:
     """Return how the first picture lies; channels last only where something tells."""
     if seen.picture is None:
         return None
@@ -265,7 +191,7 @@ def _map_shape(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[0], shape[layout.channels], *spatial)
 
 
-def _address(made: _Made, runs: Mapping[str, int]) -> str:
+def _address(made: Made, runs: Mapping[str, int]) -> str:
     """Return the name under which a tensor is found: the outermost module that returns it.
 
     Only a module's last run counts. Modules that merely hand on what others made are left out, and
@@ -280,7 +206,7 @@ def _address(made: _Made, runs: Mapping[str, int]) -> str:
 
 
 def _default(
-    seen: _Seen,
+    seen: Seen,
     places: Sequence[tuple[Edge, str]],
     grids: Mapping[Edge, tuple[int, ...]],
     layouts: Mapping[str, Layout],
@@ -312,11 +238,11 @@ def _default(
     return None if chosen is None else plain[chosen][1]
 
 
-def _best(seen: _Seen) -> Tensor:
+def _best(seen: Seen) -> Tensor:
     """Return the sum of the best score of each sample."""
     assert seen.end is not None  # noqa: S101 - asked only where a gradient was recorded
     with torch.enable_grad():
-        return seen.end.reshape(len(seen.end), -1).amax(1).sum()
+        return seen.end.reshape(len(seen.end) if seen.end.ndim else 1, -1).amax(1).sum()
 
 
 def _is_moved(edge: Edge, listed: set[Edge]) -> bool:

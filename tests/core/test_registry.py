@@ -36,7 +36,9 @@ def installed(monkeypatch):
         points = [EntryPoint(name, value, registry.GROUP) for name, value in entries.items()]
         monkeypatch.setattr(registry, "entry_points", lambda group: points)
 
-    return install
+    yield install
+    monkeypatch.undo()
+    cfcam.backends()
 
 
 @pytest.fixture
@@ -64,6 +66,17 @@ def test_a_folder_is_known_by_what_is_in_it(installed, plugin, tmp_path):
     (tmp_path / "saved_model.pb").touch()
     (tmp_path / "notes.txt").touch()
     assert cfcam.open_model(tmp_path).model == tmp_path
+
+
+def test_what_is_installed_meanwhile_is_found(installed, plugin):
+    installed()
+    model = type("Mine", (), {"__module__": "framework"})()
+    with pytest.raises(cfcam.BackendNotFoundError):
+        cfcam.open_model(model)
+    installed(framework="a_plugin:open_model")
+    assert isinstance(cfcam.open_model(model), Plugin)
+    installed(framework="a_plugin:open_model", other="a_plugin:open_model")
+    assert isinstance(cfcam.open_model(model, backend="other"), Plugin)
 
 
 def test_backends_cannot_be_written_to():

@@ -166,6 +166,7 @@ def test_first_written_is_not_first_run() -> None:
 # --------------------------------------------------------------------------- forward passes
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # PyTorch's own
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpoints(*, reentrant: bool) -> None:
     """Parts that run a second time during the backward pass."""
@@ -336,6 +337,17 @@ def test_quantized_parts() -> None:
     with pytest.raises(CfcamError, match=r"0\.inner"):
         backend.capture(x, layer="0.inner")
     agree(backend.capture(x, layer="1"), of_halves(model[:2], model[2:], x))
+
+
+def test_detached_parts() -> None:
+    net = chain()
+    model, x = nn.Sequential(net[:4], Apply(torch.detach), net[4:]).eval(), batch()
+    backend = cfcam_torch.open_model(model)
+    wanted = of_halves(nn.Sequential(model[:2], model[2][:2]), model[2][2:], x)
+    agree(backend.capture(x), wanted)
+    agree(backend.capture(x, layer="2.bend3"), wanted)
+    with pytest.raises(CfcamError, match=r"0\.inner"):
+        backend.capture(x, layer="0.inner")
 
 
 @pytest.mark.parametrize("setting", ["float64", "meta"])
