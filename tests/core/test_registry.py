@@ -28,6 +28,13 @@ class Plugin(cfcam.Backend):
         raise NotImplementedError
 
 
+@pytest.fixture(autouse=True)
+def forgotten():
+    """Leave nothing of what is said here to be installed."""
+    yield
+    registry._installed.cache_clear()
+
+
 @pytest.fixture
 def installed(monkeypatch):
     """Make entry points of this module's own."""
@@ -36,9 +43,7 @@ def installed(monkeypatch):
         points = [EntryPoint(name, value, registry.GROUP) for name, value in entries.items()]
         monkeypatch.setattr(registry, "entry_points", lambda group: points)
 
-    yield install
-    monkeypatch.undo()
-    cfcam.backends()
+    return install
 
 
 @pytest.fixture

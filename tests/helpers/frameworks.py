@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cfcam_core as cfcam
+from cfcam_core.errors import BlankMapWarning
 from cfcam_core.images import fit, read_image
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -141,6 +143,7 @@ def models(framework: str, data: Path, folder: Path) -> Iterator[tuple[str, str,
         yield "VWW", "keras", weights / "vww_96.keras"
         yield "VWW", "h5", loader("vww", data).load_original_h5(weights / "vww_96.h5")
         vww = keras.models.load_model(weights / "vww_96.keras", compile=False)
+        vww(np.zeros((1, 96, 96, 3), np.float32))  # or the exporter says it was never called
         vww.export(folder / "vww.onnx", format="onnx", verbose=False)
     else:
         mobilenet.build_onnx(quantized, folder / "mobilenet_v2.onnx")
@@ -231,6 +234,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
+    warnings.simplefilter("ignore", BlankMapWarning)
     found = explained(arguments.framework, arguments.data, arguments.folder)
     np.savez(arguments.folder / f"{arguments.framework}.npz", **found)
 
