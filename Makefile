@@ -16,6 +16,7 @@ test: $(TEST)/.ready
 	rm -rf $(WHEEL)
 	$(TEST)/bin/python -m build --wheel --no-isolation --outdir $(WHEEL) . > /dev/null
 	$(TEST)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEEL)/*.whl
+	$(TEST)/bin/python $(PIP) install --force-reinstall --no-deps --no-build-isolation ./examples/flax_backend
 	$(TEST)/bin/pytest $(PYTEST_ARGS)
 
 check: $(TEST)/.ready
@@ -32,6 +33,7 @@ lowest:
 	.venv-lowest/bin/python $(PIP) install -c tests/constraints.txt torch
 	.venv-lowest/bin/python $(PIP) install -c tests/lowest.txt ".[onnx,cli]" --group test
 	.venv-lowest/bin/python $(PIP) install --no-deps -r tests/peers.txt
+	.venv-lowest/bin/python $(PIP) install --no-deps ./examples/flax_backend
 	.venv-lowest/bin/pytest -W ignore::DeprecationWarning $(PYTEST_ARGS)  # of old packages among themselves
 
 benchmark: $(TEST)/.ready

@@ -6,12 +6,12 @@ The calls of layers are intercepted for the time of a run; no other model is bui
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from cfcam_core.backend import Backend
+from cfcam_core.errors import BackendUnavailableError
 from cfcam_tensorflow._backend import KerasBackend as KerasBackend
-from cfcam_tensorflow._loading import inside, load
+from cfcam_tensorflow._loading import inside, is_saved_model, load
 
 __all__ = ["KerasBackend", "open_model"]
 
@@ -25,7 +25,8 @@ def open_model(
     ----------
     model : keras.Model, keras.layers.Layer, tf.function, str or path
         A model of Keras 3, a function that calls one, a ``.keras`` or ``.h5`` file, also one that
-        an older tf.keras has written, or the folder of a SavedModel.
+        an older tf.keras has written; the folder of a SavedModel, what `tf.saved_model.load` has
+        returned, or one of its signatures.
     output, look_through, example : optional
         See `KerasBackend`.
 
@@ -40,18 +41,25 @@ def open_model(
         The model cannot be loaded or run, is of Keras 2, or is no model.
     BackendNotFoundError
         Keras runs on a framework that is not known here.
+    BackendUnavailableError
+        It is a SavedModel, and TensorFlow is not installed.
 
     Examples
     --------
     >>> cfcam_tensorflow.open_model(model).layers()  # doctest: +SKIP
     """
-    if isinstance(model, str | PathLike):
-        if Path(model).is_dir():
+    if is_saved_model(model):
+        try:
             from cfcam_tensorflow._saved_model import open_saved_model
-
-            return open_saved_model(
-                model, output=output, look_through=look_through, example=example
-            )
+        except ModuleNotFoundError as error:
+            if error.name != "tensorflow":
+                raise
+            raise BackendUnavailableError(
+                "a SavedModel needs TensorFlow, whatever Keras runs on; run: "
+                'pip install "cfcam[tensorflow]", or pass a .keras file'
+            ) from error
+        return open_saved_model(model, output=output, look_through=look_through, example=example)
+    if isinstance(model, str | PathLike):
         model = load(model)
     called, roots = inside(model)
     return KerasBackend(called, roots, output=output, look_through=look_through, example=example)

@@ -21,9 +21,10 @@ from cfcam_tensorflow._inputs import Feeds, Inputs, Sizes
 from cfcam_tensorflow._intercepting import Around
 from cfcam_tensorflow._naming import Names
 from cfcam_tensorflow._outputs import as_scores, described
+from cfcam_tensorflow._probing import Ending, merged
 from cfcam_tensorflow._running import Runner
 from cfcam_tensorflow._seen import channel_axis
-from cfcam_tensorflow._trial import Ending, Trial, merged
+from cfcam_tensorflow._trial import Trial
 
 INPUT = "input"
 """What the model's own (first) picture is called as a layer."""
@@ -280,6 +281,7 @@ class KerasBackend(Backend, SeveralLayers):
         """
         feeds = self._inputs.read(inputs)
         trial = self._trial(feeds)
+        self._check_scores(trial)
         layout = self._resolve(layer, trial)
         own = self._own(trial, feeds, layout)
         wanted = layout.maps(own, self._size(trial, feeds)).shape
@@ -290,9 +292,10 @@ class KerasBackend(Backend, SeveralLayers):
                 f"{wanted}"
             )
         array = layout.array(maps, own)
-        if layout.name == INPUT:
+        place = self._place(layout.name, trial) if self._is_input(layout.name) else None
+        if place is not None:
             arrays = list(feeds.arrays)
-            arrays[self._picture(trial)] = array
+            arrays[place] = array
             return self._scores(trial, Feeds(arrays, feeds.hold), {})
         seen = trial.seen[layout.name]
         value = self._runner.engine.tensor(array)
@@ -316,7 +319,11 @@ class KerasBackend(Backend, SeveralLayers):
                         "or explain something first"
                     )
                 self._found = Trial(
-                    self._runner, feeds.first(), self._ending, look_through=self._look_through
+                    self._runner,
+                    feeds.first(),
+                    self._ending,
+                    look_through=self._look_through,
+                    is_size_free=self._inputs.is_size_free,
                 )
                 if not self._inputs.inputs:
                     self._inputs = self._inputs.as_seen(feeds)
@@ -329,16 +336,21 @@ class KerasBackend(Backend, SeveralLayers):
                 layer = trial.default
         if isinstance(layer, int | np.integer) and not isinstance(layer, bool):
             name = find_layer(layer, self.layers())
-        elif isinstance(layer, keras.layers.InputLayer):
-            name = INPUT
+        elif isinstance(layer, keras.layers.InputLayer) and layer.name in self.input_names:
+            name = layer.name
         elif isinstance(layer, keras.Operation):
             name = self._runner.names.of_object(layer)
         else:
             name = find_layer(layer, [])
-        if name == INPUT or name in self.input_names:
-            if trial.input_layout is None:
-                raise LayerNotFoundError("no input of the model is a picture or a signal")
-            return trial.input_layout
+        if self._is_input(name):
+            place = self._place(name, trial)
+            layout = None if place is None else trial.input_layout(place, name)
+            if layout is None:
+                raise LayerNotFoundError(
+                    f"{name!r} is no picture or signal of floats, so it has no gradient to map; "
+                    "choose a layer"
+                )
+            return layout
         path = self._runner.names.find(name)
         seen = trial.seen.get(path)
         if seen is None:
@@ -353,9 +365,13 @@ class KerasBackend(Backend, SeveralLayers):
             )
         return seen.layout
 
-    def _picture(self, trial: Trial) -> int:
-        assert trial.picture is not None  # noqa: S101 - a layout of the input was given out
-        return trial.picture
+    def _is_input(self, name: str) -> bool:
+        return name == INPUT or name in self.input_names
+
+    def _place(self, name: str, trial: Trial) -> int | None:
+        """Return the number of an input that is meant as a layer."""
+        names = self.input_names
+        return names.index(name) if name in names and len(names) > 1 else trial.picture
 
     def _size(self, trial: Trial, feeds: Feeds) -> tuple[int, ...] | None:
         if trial.picture is None or trial.channels is None:
@@ -375,13 +391,13 @@ class KerasBackend(Backend, SeveralLayers):
         """Run the model and return the logits, or what a callable makes of the raw output."""
         runner = self._runner
         tensors = [runner.engine.tensor(one) for one in feeds.arrays]
-        names = {layout.name for layout in layouts}
-        if INPUT in names:
-            place = self._picture(trial)
-            tensors[place] = tap(INPUT, tensors[place])
-        arounds = {
-            trial.seen[name].operation: runner.tapping(name, tap) for name in names - {INPUT}
-        }
+        arounds: dict[Any, Around] = {}
+        for name in dict.fromkeys(layout.name for layout in layouts):
+            place = self._place(name, trial) if self._is_input(name) else None
+            if place is not None:
+                tensors[place] = tap(name, tensors[place])
+            else:
+                arounds[trial.seen[name].operation] = runner.tapping(name, tap)
         arounds = merged(trial.ending.arounds(), arounds)
         raw = runner.run(feeds.hold(tensors), arounds)
         if trial.classes is None:
@@ -398,10 +414,7 @@ class KerasBackend(Backend, SeveralLayers):
         self, trial: Trial, feeds: Feeds, arounds: Mapping[Any, Around]
     ) -> NDArray[np.float32]:
         engine = self._runner.engine
-        if trial.classes is None:
-            raise InvalidInputError(
-                f"the model returns no scores (N, K) but {trial.returned}; open it with output="
-            )
+        self._check_scores(trial)
 
         def run(_: Tap) -> Any:
             tensors = [engine.tensor(one) for one in feeds.arrays]
@@ -411,10 +424,17 @@ class KerasBackend(Backend, SeveralLayers):
         made, _ = engine.forward(run)
         return engine.array(made)
 
+    def _check_scores(self, trial: Trial) -> None:
+        if trial.classes is None:
+            raise InvalidInputError(
+                f"the model returns no scores (N, K) but {trial.returned}; open it with output="
+            )
+
     def _own(self, trial: Trial, feeds: Feeds, layout: Layout) -> NDArray[Any]:
         """Return a layer's own output on some inputs."""
-        if layout.name == INPUT:
-            return feeds.arrays[self._picture(trial)]
+        place = self._place(layout.name, trial) if self._is_input(layout.name) else None
+        if place is not None:
+            return feeds.arrays[place]
         engine = self._runner.engine
         _, taken = engine.forward(lambda tap: self._explained(trial, feeds, [layout], tap))
         return engine.array(taken[layout.name])

@@ -39,6 +39,7 @@ class Cuts:
 def find_cuts(
     calls: Sequence[Call],
     inputs: Sequence[Any],
+    changed: Sequence[Any],
     result: Any,
     *,
     varies: Callable[[Call], bool],
@@ -50,8 +51,8 @@ def find_cuts(
     ----------
     calls : sequence of Call
         Of one run, in the order in which they ended.
-    inputs : sequence of tensor
-        The model's.
+    inputs, changed : sequence of tensor
+        The model's, and those of them from which the paths start.
     result : tensor
         The output that is explained.
     varies : callable
@@ -59,7 +60,7 @@ def find_cuts(
     matters : callable
         Whether the scores depend on what a call made.
     """
-    own = {id(x) for x in inputs}
+    own, starts = {id(x) for x in inputs}, {id(x) for x in changed}
     makers: dict[int, Call] = {}
     is_complete = True
     for one in sorted(calls, key=lambda one: one.ended):
@@ -74,6 +75,6 @@ def find_cuts(
                 is_complete = False
             elif matters(one) and varies(maker):
                 readings.append(Reading(maker.ended, one.started))
-        if matters(one) and any(id(x) in own for x in one.inputs):
+        if matters(one) and starts & {id(x) for x in one.inputs}:
             readings.append(Reading(-1, one.started))
     return Cuts(readings, is_complete and (id(result) in makers or id(result) in own))

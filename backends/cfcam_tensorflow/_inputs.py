@@ -28,6 +28,8 @@ class Input:
     """Batch first, None where any size is taken; None if nothing is known."""
     dtype: np.dtype[Any] | None = None
     """None: floats become the model's, whole numbers stay."""
+    is_strict: bool = True
+    """Whether it takes no other sizes; else only the number of axes counts."""
 
     def read(self, values: Any) -> NDArray[Any]:
         """Return the values as a batch.
@@ -68,7 +70,7 @@ class Input:
 
     def _check_shape(self, array: NDArray[Any]) -> None:
         assert self.shape is not None  # noqa: S101 - the caller has asked
-        wanted = self.shape[1:]
+        wanted = self.shape[1:] if self.is_strict else (None,) * (len(self.shape) - 1)
         if array.ndim == len(self.shape) and array.size and _fits(wanted, array.shape[1:]):
             return
         advice = "resize or reshape it"
@@ -137,9 +139,16 @@ class Inputs:
         config = model.get_build_config() if isinstance(model, keras.layers.Layer) else None
         shape = (config or {}).get("input_shape")
         if isinstance(shape, tuple | list) and shape and all(_is_size(one) for one in shape):
-            known = Input("input", (None, *shape[1:]), None)
+            known = Input("input", (None, *shape[1:]), None, is_strict=False)
             return cls([known], None, call)
         return cls([], None, call)
+
+    @property
+    def is_size_free(self) -> bool:
+        """Whether an input leaves sizes open, or says nothing that binds."""
+        return not self.inputs or any(
+            not one.is_strict or one.shape is None or None in one.shape[1:] for one in self.inputs
+        )
 
     def read(self, inputs: Any) -> Feeds:
         """Return checked arrays.
@@ -219,24 +228,25 @@ class Inputs:
     def _unknown(self, inputs: Any) -> tuple[list[NDArray[Any]], Callable[[list[Any]], Any]]:
         """Read what comes as it comes: a model of the user's own class takes what it takes."""
         if isinstance(inputs, Mapping):
-            names = list(inputs)
+            names: list[Any] = list(self._arguments())
+            if len(names) < 2 or set(inputs) != set(names):
+                names = list(inputs)
             arrays = [Input(str(name)).read(inputs[name]) for name in names]
+            if names == self._arguments():
+                return arrays, tuple
             return arrays, lambda tensors: (dict(zip(names, tensors, strict=True)),)
         if _is_array(inputs):
             return [Input("input").read(inputs)], tuple
         arrays = [Input(f"input {place}").read(one) for place, one in enumerate(inputs)]
-        if self._arguments() == len(arrays) > 1:
+        if len(self._arguments()) == len(arrays) > 1:
             return arrays, tuple
         return arrays, lambda tensors: (list(tensors),)
 
-    def _arguments(self) -> int:
-        """Return how many arguments without a default the model's call has."""
+    def _arguments(self) -> list[str]:
+        """Return the arguments without a default that the model's call has."""
+        kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
         parameters = inspect.signature(self.call).parameters.values()
-        return sum(
-            one.default is one.empty
-            and one.kind in {one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD}
-            for one in parameters
-        )
+        return [one.name for one in parameters if one.default is one.empty and one.kind in kinds]
 
 
 def as_array(values: Any, called: str) -> NDArray[Any]:

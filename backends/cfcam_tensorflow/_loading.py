@@ -17,6 +17,19 @@ SUFFIXES = (".keras", ".h5", ".hdf5")
 """Endings of files that Keras loads itself."""
 
 
+def is_saved_model(model: Any) -> bool:
+    """Return whether something is a SavedModel: a folder, its main file, an object or a function.
+
+    TensorFlow is not imported for it; Keras may run on something else.
+    """
+    if isinstance(model, str | PathLike):
+        path = Path(fspath(model))
+        return path.is_dir() or path.name == "saved_model.pb"
+    return not isinstance(model, keras.layers.Layer) and any(
+        hasattr(model, one) for one in ("signatures", "structured_input_signature")
+    )
+
+
 def load(path: str | PathLike[str]) -> Any:
     """Return the model in a file; it is not compiled for training.
 

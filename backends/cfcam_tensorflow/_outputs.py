@@ -35,8 +35,8 @@ def choose(raw: Any, output: Any, names: list[str]) -> Any:
     if isinstance(output, str):
         if isinstance(raw, Mapping) and output in raw:
             return raw[output]
-        if output in names and len(names) == len(keras.tree.flatten(raw)):
-            return keras.tree.flatten(raw)[names.index(output)]
+        if output in names and isinstance(raw, list | tuple) and len(raw) == len(names):
+            return raw[names.index(output)]
         if output.isidentifier() and not keras.ops.is_tensor(raw) and hasattr(raw, output):
             return getattr(raw, output)
     elif isinstance(output, int) and not isinstance(output, bool):
@@ -74,7 +74,7 @@ def dtype_name(x: Any) -> str:
 def described(raw: Any, names: list[str]) -> str:
     """Return shapes and names of all outputs, for people."""
     leaves = keras.tree.flatten_with_path(raw)
-    if len(leaves) == len(names) > 1:
+    if isinstance(raw, list | tuple) and len(leaves) == len(names):
         leaves = [((name,), x) for name, (_, x) in zip(names, leaves, strict=True)]
     parts = [
         f"{'.'.join(map(str, path)) + ': ' if path else ''}{tuple(getattr(x, 'shape', ()))}"

@@ -13,6 +13,7 @@ import keras
 from cfcam_core.errors import CfcamError, InvalidInputError
 from cfcam_tensorflow._engines import Engine, Tap
 from cfcam_tensorflow._intercepting import Around, intercepting, is_compiled, plain
+from cfcam_tensorflow._keeping import keeping
 from cfcam_tensorflow._naming import Names
 
 
@@ -51,7 +52,7 @@ class Runner:
         every = [*self.roots, *self.names.operations.values()]
         compiled: dict[Any, Around] = {one: plain for one in every if is_compiled(one)}
         how = {"training": False} if isinstance(self.model, keras.layers.Layer) else {}
-        with intercepting({**compiled, **arounds}), keras.StatelessScope():
+        with keeping(every), intercepting({**compiled, **arounds}), keras.StatelessScope():
             try:
                 return self.model(*tensors, **how)
             except CfcamError:

@@ -138,9 +138,13 @@ def explained(
             if not record and (INPUT in layers or slow.intersection(layers)):
                 continue
             made: dict[str, Tensor] = {}
+            versions: dict[str, int] = {}
             own = _prepared(feeds, made, source, record=record, explain_input=INPUT in layers)
-            actions = [(m, _leaf(made, name)) for name, m in layers.items() if m is not None]
+            actions = [
+                (m, _leaf(made, versions, name)) for name, m in layers.items() if m is not None
+            ]
             output = reading.of(model, own, actions, record=record)
+            _check_unchanged(made, versions)
             value, cotangent = seed.of(output)
             gradients = _gradients(value, cotangent, made)
             missing = [name for name in layers if gradients.get(name) is None]
@@ -204,12 +208,11 @@ def _prepared(
             leaf = value.detach().requires_grad_()
             if explain_input and name == source:
                 made[INPUT] = leaf
-            with torch.enable_grad():
-                own[name] = leaf.clone()
+            own[name] = leaf
     return own
 
 
-def _leaf(made: dict[str, Tensor], name: str) -> Action:
+def _leaf(made: dict[str, Tensor], versions: dict[str, int], name: str) -> Action:
     """Return what takes note of a layer's output and records gradients from there on."""
 
     def action(output: Any) -> Any:
@@ -217,9 +220,20 @@ def _leaf(made: dict[str, Tensor], name: str) -> Action:
         if tensor is None:
             return None
         made[name], handed_on = restarted(tensor)
+        versions[name] = made[name]._version  # noqa: SLF001 - autograd's count of changes in place
         return with_tensor(output, tensor, handed_on)
 
     return action
+
+
+def _check_unchanged(made: Mapping[str, Tensor], versions: Mapping[str, int]) -> None:
+    """Refuse a layer whose output the model has changed under another name."""
+    for name, version in versions.items():
+        if made[name]._version != version:  # noqa: SLF001
+            raise LayerNotFoundError(
+                f"layer {name!r} hands on what it got, and the model changes that in place by "
+                "another name; name the layer before it, or the one behind"
+            )
 
 
 def _gradients(

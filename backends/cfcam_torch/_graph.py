@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
@@ -16,7 +17,10 @@ Edge = tuple[Any, int]
 
 def edge_of(tensor: Tensor) -> Edge:
     """Return the edge that stands for a tensor."""
-    found = get_gradient_edge(tensor)
+    if tensor.grad_fn is not None:
+        return (tensor.grad_fn, tensor.output_nr)
+    with torch.inference_mode(False), torch.enable_grad():
+        found = get_gradient_edge(tensor)
     return (found.node, found.output_nr)
 
 

@@ -102,5 +102,15 @@ def _unflattened(program: torch.export.ExportedProgram) -> nn.Module:
             f"the exported program cannot be taken apart into its modules: {error}; pass the "
             "model that it was exported from"
         ) from error
-    module.cfcam_example = program.example_inputs
+    module.cfcam_example, module.cfcam_shape = program.example_inputs, _input_shape(program)
     return module
+
+
+def _input_shape(program: torch.export.ExportedProgram) -> tuple[int | None, ...] | None:
+    """Return the shape of the first input of an exported program; None where any size is taken."""
+    names = program.graph_signature.user_inputs
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
+    value = next((node.meta.get("val") for node in nodes if names and node.name == names[0]), None)
+    if not isinstance(value, torch.Tensor):
+        return None
+    return (None, *(size if isinstance(size, int) else None for size in value.shape[1:]))

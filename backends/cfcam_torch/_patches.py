@@ -17,7 +17,7 @@ from cfcam_torch._axes import DENSE, SECOND, SHAPING, moved
 from cfcam_torch._graph import Edge, kind_of, parents, shape_of
 
 SCATTERED = (
-    *("AccumulateGrad", "Bmm", "Copy", "Embedding", "Expand", "Flip", "Gather", "GridSampler"),
+    *("AccumulateGrad", "Copy", "Embedding", "Flip", "Gather", "GridSampler"),
     *("Index", "Repeat", "Roll", "Scatter", "Select", "Sort", "Stack", "Unbind"),
 )
 """Beginnings of the names of operators behind which nothing is known of positions."""
@@ -232,12 +232,21 @@ def _first(node: Any, read: Sequence[Edge], marks: dict[Edge, Mark]) -> Mark | N
     return None if queries is None else _alike(node, [queries], marks)
 
 
+def _weighed(node: Any, read: Sequence[Edge], marks: dict[Edge, Mark]) -> Mark | None:
+    """Attention written out: its weights, and what they weigh, are at the places of the queries."""
+    queries = parents(node)[0]
+    del read
+    mark = marks.get(queries) if queries is not None else None
+    return mark if isinstance(mark, InRow) and mark.axis == 1 else None
+
+
 Rule = Callable[[Any, Sequence[Edge], dict[Edge, Mark]], Mark | None]
 
 _RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("BatchNorm", "GroupNorm", "InstanceNorm"), _alike),
     (SECOND, _windowed),
     (("Attention",), _first),
+    (("Bmm",), _weighed),
     (("Cat",), _joined),
     (("Slice",), _cut),
     (("Split", "Chunk"), _split),

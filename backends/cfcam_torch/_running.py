@@ -36,7 +36,8 @@ def run(
     ----------
     model : nn.Module
     feeds : mapping of str to Tensor
-        Inputs by the name of the parameter; names such as ``"0"`` are passed by position.
+        Inputs by the name of the parameter; names such as ``"0"`` are passed by position. The
+        model gets copies, which it may change.
     actions : sequence of (nn.Module, callable)
     record : bool
         Whether gradients are recorded from the start; else from where an action turns it on.
@@ -46,9 +47,10 @@ def run(
     InvalidInputError
         The model fails on these inputs; the cause is kept.
     """
-    positional = [value for name, value in feeds.items() if name.isdigit()]
-    named = {name: value for name, value in feeds.items() if not name.isdigit()}
     with torch.set_grad_enabled(record), _hooked(actions):
+        own = {name: v.clone() if isinstance(v, Tensor) else v for name, v in feeds.items()}
+        positional = [value for name, value in own.items() if name.isdigit()]
+        named = {name: value for name, value in own.items() if not name.isdigit()}
         try:
             return model(*positional, **named)
         except (CfcamError, MemoryError, torch.OutOfMemoryError):
@@ -81,13 +83,13 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def _hooked(actions: Sequence[tuple[nn.Module, Action]]) -> Iterator[None]:
-    thread = get_ident()
+    thread, is_on = get_ident(), True
     handles = []
 
     def hook_of(action: Action) -> Callable[..., Any]:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             del module, args
-            return action(output) if get_ident() == thread else None
+            return action(output) if is_on and get_ident() == thread else None
 
         return hook
 
@@ -96,6 +98,7 @@ def _hooked(actions: Sequence[tuple[nn.Module, Action]]) -> Iterator[None]:
             handles.append(module.register_forward_hook(hook_of(action)))
         yield
     finally:
+        is_on = False  # another thread may be compiling the model, and keep what it found on it
         for handle in handles:
             handle.remove()
 

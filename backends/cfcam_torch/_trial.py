@@ -63,6 +63,8 @@ class Facts:
     """The first picture, signal or volume among the inputs."""
     source: str | None
     """Its name."""
+    spatial: tuple[int, ...]
+    """Its axes of space or time; none where nothing tells them from that of the channels."""
     axes: int
     """Number of axes of a batch of the first input."""
     classes: int | None
@@ -91,7 +93,7 @@ def try_out(model: nn.Module, feeds: Feeds, *, output: Any, look_through: bool) 
     closing = look_through and not is_scripted(model)
     with undisturbed(model):
         seen = watched(model, feeds, output, closing=closing, restart=False)
-        if not is_connected(seen.nodes, seen.sources):
+        if not seen.is_connected:
             # the model has parts without gradients: begin anew behind each
             seen = watched(model, feeds, output, closing=closing, restart=True)
         return _told(seen, feeds)
@@ -100,11 +102,14 @@ def try_out(model: nn.Module, feeds: Feeds, *, output: Any, look_through: bool) 
 def _told(seen: Seen, feeds: Feeds) -> Facts:
     axes = channel_axes(seen.nodes, seen.told)
     entry = _input_layout(seen, axes)
+    spatial: tuple[int, ...] = ()
     size: tuple[int, ...] = ()
     marks: dict[Edge, Mark] = {}
     if entry is not None and seen.picture is not None:
         shape = shape_of(seen.picture)
-        size = tuple(n for axis, n in enumerate(shape) if axis not in {0, entry.channels})
+        if len(shape) > 3 or seen.picture in axes:
+            spatial = tuple(axis for axis in range(1, len(shape)) if axis != entry.channels)
+        size = tuple(shape[axis] for axis in spatial)
         if len(size) == 2:
             marks = find_patches(seen.nodes, seen.picture, entry.channels)
 
@@ -138,6 +143,7 @@ def _told(seen: Seen, feeds: Feeds) -> Facts:
         runs=MappingProxyType(dict(seen.runs)),
         input=entry,
         source=seen.source,
+        spatial=spatial,
         axes=first.ndim,
         classes=None if logits is None else logits.shape[1],
         behind=seen.output.behind,

@@ -58,7 +58,7 @@ def draw_sheet(scenes: Scenes, columns: Sequence[Column]) -> NDArray[np.uint8]:
     height = LINE + GAP + pitch * len(scenes.images)
     sheet = np.full((height, lefts[-1] + TILE + WIDE_GAP, 3), PAPER, np.uint8)
 
-    write = _Writer(sheet)
+    write = Writer(sheet)
     write("scene", lefts[0], 0, TILE)
     for column, left in zip(columns, lefts[1::2], strict=True):
         write(column.name, left, 0, 2 * TILE + GAP)
@@ -76,7 +76,7 @@ def draw_sheet(scenes: Scenes, columns: Sequence[Column]) -> NDArray[np.uint8]:
     return sheet
 
 
-class _Writer:
+class Writer:
     """Writes centred text into a picture."""
 
     def __init__(self, picture: NDArray[np.uint8]) -> None:

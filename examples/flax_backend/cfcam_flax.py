@@ -5,8 +5,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from cfcam_core import Backend, Capture, InvalidInputError, Layer, capture, layers, targets
 from flax import nnx
+
+from cfcam_core import Backend, Capture, InvalidInputError, Layer
+from cfcam_core.capture import real_array
+from cfcam_core.layers import find_default, find_layer, is_bottleneck, unknown_layer
+from cfcam_core.targets import resolve_targets
 
 
 @cache
@@ -23,46 +27,47 @@ class FlaxBackend(Backend):
         self.model, self.found = model, []
         self.modules = {".".join(map(str, path)): one for path, one in nnx.iter_modules(model)}
         self.axes = {len(m.kernel_size) for m in self.modules.values() if isinstance(m, nnx.Conv)}
-        _ = example is None or self.scores(example)
+        if example is not None:
+            self.capture(example)
 
     def layers(self) -> list[Layer]:
-        """Return what all paths run through; the example or the first inputs show it."""
+        """Return what all paths run through; known from the example or the first explanation."""
         return self.found
 
     def scores(self, inputs: Any) -> Any:
         """Return the logits (N, K)."""
-        return self.capture(inputs, layer="input").scores
+        return np.asarray(self.run(self.place(inputs, "input")[0])[0])
 
     def scores_from(self, activations: Any, inputs: Any, *, layer: Any = None) -> Any:
         """Return the logits with maps (N, C, *s) in place of the layer's output."""
-        x, name, own = self._open(inputs, layer)
-        given = np.moveaxis(capture.real_array(activations, "activations"), 1, -1)
+        x, name, own = self.place(inputs, layer)
+        given = np.moveaxis(real_array(activations, "activations"), 1, -1)
         if given.shape != own.shape:
-            raise InvalidInputError(f"activations fit {given.shape}; {name} has {own.shape}")
-        return np.asarray(self._run(x, name, given)[0])
+            raise InvalidInputError(f"activations turn into {given.shape}; {name} has {own.shape}")
+        return np.asarray(self.run(x, name, given)[0])
 
     def capture(self, inputs: Any, *, layer: Any = None, target: Any = None) -> Capture:
         """Return the layer's output, and the gradient of what the model makes of it."""
-        return self._differentiate(*self._open(inputs, layer), target)
+        x, name, own = self.place(inputs, layer)
+        scores, back = jax.vjp(lambda given: self.run(x, name, given)[0], own)
+        targets, seed = resolve_targets(target, np.asarray(scores))
+        maps = (np.moveaxis(np.asarray(a, np.float32), -1, 1) for a in (own, *back(seed)))
+        return Capture(*maps, scores, targets, name, x.shape[1:-1])
 
-    def _differentiate(self, x: Any, name: str, own: Any, target: Any = None) -> Capture:
-        scores, back = jax.vjp(lambda given: self._run(x, name, given)[0], own)
-        classes, seed = targets.resolve_targets(target, np.asarray(scores))
-        maps = (np.moveaxis(np.asarray(array), -1, 1) for array in (own, *back(seed)))
-        return Capture(*maps, scores, classes, name, x.shape[1:-1])
-
-    def _open(self, inputs: Any, layer: Any) -> tuple[Any, str, Any]:
-        x = capture.real_array(inputs, "inputs")
+    def place(self, inputs: Any, layer: Any) -> tuple[Any, str, Any]:
+        """Return the inputs as a batch, the layer's name and its output on them."""
+        x = real_array(inputs, "inputs")
         x = x[None] if x.ndim - 1 in self.axes else x
-        made = self._run(x)[1]
-        self.found = self.found or self._find(x[:1])
-        layer = next((name for name, module in self.modules.items() if module is layer), layer)
-        name = layers.find_layer(layer, self.found)
+        _, made = self.run(x)
+        name = next((name for name, module in self.modules.items() if module is layer), layer)
+        if not isinstance(name, str):
+            name = find_layer(layer, self.found or self.find(x[:1]))
         if name not in made:
-            raise layers.unknown_layer(name, made)
+            raise unknown_layer(name, made)
         return x, name, made[name]
 
-    def _run(self, x: Any, layer: str = "", given: Any = None) -> tuple[Any, dict[str, Any]]:
+    def run(self, x: Any, layer: str = "", given: Any = None) -> tuple[Any, dict[str, Any]]:
+        """Return the logits and what each layer puts out, with `given` in the place of one."""
         model, made = nnx.clone(self.model), {}
 
         def watch(name: str, out: Any) -> Any:
@@ -74,21 +79,26 @@ class FlaxBackend(Backend):
             module.__class__ = watched(type(module))
             module.watch = partial(watch, ".".join(map(str, path)))
         model.eval()
-        logits = model(watch("input", x))
-        if logits.ndim != 2 or not {x.ndim - 2} <= self.axes:
-            raise InvalidInputError(f"inputs {x.shape} give {logits.shape}; wanted logits (N, K)")
+        try:
+            logits = model(watch("input", x)).astype(np.float32)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InvalidInputError(f"the model does not take {x.shape}: {error}") from error
+        if logits.shape[:-1] != x.shape[:1] or (self.axes and x.ndim - 2 not in self.axes):
+            raise InvalidInputError(f"of {x.shape} the model makes {logits.shape}; wanted (N, K)")
         return logits, made
 
-    def _find(self, x: Any) -> list[Layer]:
-        # with another input's maps at a place that all paths run through, logits are that input's
-        (own, made), (other, others) = self._run(x), self._run(np.flip(x, -2) - 1)
-        cuts = [n for n in made if layers.is_bottleneck(self._run(x, n, others[n])[0], own, other)]
-        maps = [self._differentiate(x, name, made[name]).gradients for name in cuts[1:]]
-        shapes, how = [g.shape for g in maps], {"axes": x.ndim - 2, "is_cut": lambda _: True}
-        best = layers.find_default(shapes, gradient=maps.__getitem__, **how)
-        kinds = [type(self.modules[name]).__name__ for name in cuts[1:]]
-        facts = enumerate(zip(cuts[1:], shapes, kinds, strict=True))
-        return [Layer(n, (None, *s[2:], s[1]), kind, i == best) for i, (n, s, kind) in facts]
+    def find(self, x: Any) -> list[Layer]:
+        """List where all paths meet: another input's maps there give that input's logits."""
+        (own, made), (other, others) = self.run(x), self.run(np.flip(x, -2) - 1)
+        cuts = [n for n in made if is_bottleneck(self.run(x, n, others[n])[0], own, other)][1:]
+        slopes = [self.capture(x, layer=name).gradients for name in cuts]
+        how = {"axes": x.ndim - 2, "gradient": slopes.__getitem__, "is_cut": lambda _: True}
+        default = find_default([slope.shape for slope in slopes], **how)
+        kinds = [type(self.modules[name]).__name__ for name in cuts]
+        sizes = [(None, *made[name].shape[1:]) for name in cuts]
+        facts = enumerate(zip(cuts, sizes, kinds, strict=True))
+        self.found = [Layer(*fact, is_default=i == default) for i, fact in facts]
+        return self.found
 
 
 open_model = FlaxBackend

@@ -1,7 +1,7 @@
 """One specification, one backend a process: ``pytest tests/conformance --backend NAME``.
 
-Without ``--backend`` the specification is not collected here; `test_backends.py` runs it in a process
-for each backend. With it nothing else is, and a backend that is unknown or not installed fails.
+Without ``--backend`` the specification is not collected; `test_backends.py` runs it in a process
+for each backend. With it nothing else is, and a backend that is unknown or missing fails.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def net(request: Any) -> Net:
 
 @pytest.fixture(scope="session")
 def model(made: Framework, net: Net) -> Any:
-    return made.build(net, False)
+    return made.build(net, softmax=False)
 
 
 @pytest.fixture(scope="session")

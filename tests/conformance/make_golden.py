@@ -1,14 +1,13 @@
 """Makes ``tests/golden/conformance.npz``: nets, inputs, and all that is true of them.
 
-``python tests/conformance/make_golden.py`` writes the file anew. NumPy alone, in float64: loops over
-kernel offsets, and the reverse pass written out by hand. Every gradient is checked by complex steps
-before anything is written: ``Im f(x + i h v) / h`` is the slope along v to the last digits.
+``python tests/conformance/make_golden.py`` writes the file anew. NumPy alone, in float64: loops
+over kernel offsets, and the reverse pass written out by hand. Every gradient is checked by complex
+steps before anything is written: ``Im f(x + i h v) / h`` is the slope along v to the last digits.
 
 A net: a strided convolution ``stem``; ``inner``, a rectified convolution that its input goes past;
-their sum ``block``; average pooling, where asked; ``last``, rectified, too; the mean over positions;
-a dense layer::
+their sum ``block``; average pooling, where asked; ``last``, rectified, too; mean and dense layer::
 
-    x -> stem -> ReLU -+-> conv -> ReLU (inner) -+-> block -> pool -> conv -> ReLU (last) -> mean -> dense
+    x -> stem -> ReLU -+-> conv -> ReLU (inner) -+-> block -> pool -> conv -> ReLU (last) -> logits
                        +-------------------------+
 """
 
@@ -194,7 +193,7 @@ def check_slopes(
     gradients: Array,
     rng: np.random.Generator,
 ) -> None:
-    """Compare the gradients of every sample and class with complex steps along random directions."""
+    """Compare the gradients of all samples and classes with complex steps in random directions."""
     for _ in range(20):
         v = rng.standard_normal(own.shape)
         moved = forward(w, x, plan, **{layer: own + 1j * STEP * v})["scores"].imag / STEP
@@ -203,7 +202,7 @@ def check_slopes(
 
 
 def heatmaps(found: Mapping[str, Array], layer: str, plan: Plan) -> Array:
-    """Return Grad-CAM for the best class of each sample, linearly upsampled, divided by its peak."""
+    """Return Grad-CAM for each sample's best class, linearly upsampled, divided by its peak."""
     axes = tuple(range(2, 2 + len(plan.size)))
     best = found["scores"].argmax(axis=1)
     G, A = found[f"gradients/{layer}"][best, range(SAMPLES)], found[f"activations/{layer}"]

@@ -12,10 +12,11 @@ from conformance_nets import FRAMEWORKS
 ROOT = Path(__file__).parents[2]
 
 
-def run(backend: str) -> subprocess.CompletedProcess[str]:
+def run(backend: str, *how: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest on this folder for one backend, as anybody would."""
     # -P: what is tested is what is installed, not what lies in the working folder
-    command = [sys.executable, "-P", "-m", "pytest", "tests/conformance", "--backend", backend, "-q"]
-    command += ["-p", "no:cacheprovider"]
+    command = [sys.executable, "-P", *(how or ("-m", "pytest"))]
+    command += ["tests/conformance", "--backend", backend, "-q", "-p", "no:cacheprovider"]
     return subprocess.run(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -25,20 +26,18 @@ def run(backend: str) -> subprocess.CompletedProcess[str]:
 def test_backend_keeps_to_the_specification(backend):
     done = run(backend)
     assert not done.returncode, f"--backend {backend}\n{done.stdout}"
+    assert "passed" in done.stdout
 
 
 def test_an_unknown_backend_fails():
     done = run("onyx")
     assert done.returncode
-    assert "--backend onyx is unknown; allowed are onnx, torch" in done.stdout
+    assert "--backend onyx is unknown" in done.stdout
 
 
 def test_a_backend_that_is_not_installed_fails():
     code = "import sys, pytest; sys.modules['torch'] = None; sys.exit(pytest.main())"
-    command = [sys.executable, "-P", "-c", code, "tests/conformance", "--backend", "torch", "-q"]
-    done = subprocess.run(
-        [*command, "-p", "no:cacheprovider"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = run("torch", "-c", code)
     assert done.returncode
     assert "import of torch halted" in done.stdout
     assert "passed" not in done.stdout

@@ -326,7 +326,7 @@ def test_calls_leave_no_trace(backend, x):
 
 
 def test_a_closing_soft_max(made, net, x):
-    backend = cfcam.open_model(made.build(net, True))
+    backend = cfcam.open_model(made.build(net, softmax=True))
     if not made.looks_through:
         check_probabilities(backend, net, x)
         return
@@ -342,7 +342,7 @@ def test_a_closing_soft_max(made, net, x):
 
 def test_a_closing_soft_max_that_is_asked_for(made, net, x):
     how = {"look_through": False} if made.looks_through else {}
-    check_probabilities(cfcam.open_model(made.build(net, True), **how), net, x)
+    check_probabilities(cfcam.open_model(made.build(net, softmax=True), **how), net, x)
 
 
 def check_probabilities(backend: cfcam.Backend, net: Net, x: Any) -> None:

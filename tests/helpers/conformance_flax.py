@@ -36,7 +36,7 @@ class Sum(nnx.Module):
 
 
 class Residual(nnx.Module):
-    def __init__(self, net: Net, softmax: bool) -> None:
+    def __init__(self, net: Net, *, softmax: bool) -> None:
         self.stem = conv(net, "stem", strides=2, padding="VALID")
         self.inner_in, self.inner = conv(net, "inner"), Relu()
         self.skip, self.block = Relu(), Sum()
@@ -65,5 +65,5 @@ def filled(layer: Any, kernel: Any, bias: Any) -> Any:
     return layer
 
 
-def build(net: Net, softmax: bool) -> nnx.Module:
-    return Residual(net, softmax)
+def build(net: Net, *, softmax: bool) -> nnx.Module:
+    return Residual(net, softmax=softmax)

@@ -32,7 +32,7 @@ def subclassed() -> Framework:
 on_torch, on_jax = partial(functional, "torch"), partial(functional, "jax")
 
 
-def parts(net: Net, softmax: bool) -> dict[str, Any]:
+def parts(net: Net, *, softmax: bool) -> dict[str, Any]:
     """Return the layers by name, and beside them the weights that they will get."""
     from keras import layers
 
@@ -72,22 +72,22 @@ def fill(p: dict[str, Any], net: Net) -> None:
     p["dense"].set_weights([kernel.T, bias])
 
 
-def functional_model(net: Net, softmax: bool) -> Any:
+def functional_model(net: Net, *, softmax: bool) -> Any:
     import keras
 
-    p, x = parts(net, softmax), keras.Input((*net.x.shape[2:], net.x.shape[1]))
+    p, x = parts(net, softmax=softmax), keras.Input((*net.x.shape[2:], net.x.shape[1]))
     model = keras.Model(x, run(p, x))
     fill(p, net)
     return model
 
 
-def subclassed_model(net: Net, softmax: bool) -> Any:
+def subclassed_model(net: Net, *, softmax: bool) -> Any:
     import keras
 
     class Residual(keras.Model):
         def __init__(self) -> None:
             super().__init__()
-            for name, layer in parts(net, softmax).items():
+            for name, layer in parts(net, softmax=softmax).items():
                 setattr(self, name, layer)
 
         def call(self, x: Any) -> Any:
@@ -95,5 +95,5 @@ def subclassed_model(net: Net, softmax: bool) -> Any:
 
     model = Residual()
     model(np.moveaxis(net.x, 1, -1))
-    fill({name: getattr(model, name) for name in parts(net, softmax)}, net)
+    fill({name: getattr(model, name) for name in parts(net, softmax=softmax)}, net)
     return model

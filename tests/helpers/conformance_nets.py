@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Net:
     """One golden net; ``make_golden.py`` says what it looks like and how all this was computed."""
 
     name: str
-    arrays: Mapping[str, Array]
+    arrays: Mapping[str, Array] = field(repr=False)
 
     def __call__(self, fact: str) -> Array:
         return self.arrays[f"{self.name}/{fact}"]
@@ -81,8 +81,8 @@ def golden(name: str) -> Net:
 class Framework:
     """How one framework builds a net and takes its inputs."""
 
-    build: Callable[[Net, bool], Any]
-    """Takes a net and whether it ends in a soft-max; its layers are called as in `LAYERS`."""
+    build: Callable[..., Any]
+    """Takes a net and ``softmax=``, whether it ends in one; layers are called as in `LAYERS`."""
     tensor: Callable[[Array], Any]
     """Makes a NumPy array the framework's own."""
     part: Callable[[Any, str], Any]

@@ -13,7 +13,7 @@ def framework() -> Framework:
     return Framework(build, tensor=np.asarray, part=lambda _, name: name, takes_example=False)
 
 
-def build(net: Net, softmax: bool) -> ModelProto:
+def build(net: Net, *, softmax: bool) -> ModelProto:
     nodes, weights = [], []
 
     def node(op: str, *inputs: str, name: str, **attributes: Any) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 
 def framework() -> Framework:
     torch.set_num_threads(1)
-    return Framework(build, tensor=lambda x: torch.tensor(x), part=nn.Module.get_submodule)
+    return Framework(build, tensor=torch.tensor, part=nn.Module.get_submodule)
 
 
 class Sum(nn.Module):
@@ -20,7 +20,7 @@ class Sum(nn.Module):
 
 
 class Residual(nn.Module):
-    def __init__(self, net: Net, softmax: bool) -> None:
+    def __init__(self, net: Net, *, softmax: bool) -> None:
         super().__init__()
         self.stem = conv(net, "stem", stride=2)
         self.skip = nn.ReLU(inplace=True)
@@ -53,5 +53,5 @@ def filled(layer: Any, weight: Any, bias: Any) -> Any:
     return layer
 
 
-def build(net: Net, softmax: bool) -> nn.Module:
-    return Residual(net, softmax).eval()
+def build(net: Net, *, softmax: bool) -> nn.Module:
+    return Residual(net, softmax=softmax).eval()

@@ -33,7 +33,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "grad-cam": {"method": "grad-cam"},
     "hires-cam": {"method": "hires-cam"},
 }
-"""What is explained in every framework, as arguments of `cfcam_core.explain`."""
+"""What is explained in every framework, as arguments of `cfcam_core.explain_arrays`."""
 
 FRAMEWORKS = ("torch", "keras", "onnx")
 
@@ -143,7 +143,7 @@ def models(framework: str, data: Path, folder: Path) -> Iterator[tuple[str, str,
         yield "VWW", "keras", weights / "vww_96.keras"
         yield "VWW", "h5", loader("vww", data).load_original_h5(weights / "vww_96.h5")
         vww = keras.models.load_model(weights / "vww_96.keras", compile=False)
-        vww(np.zeros((1, 96, 96, 3), np.float32))  # or the exporter says it was never called
+        vww([np.zeros((1, 96, 96, 3), np.float32)])  # or the exporter says it was never called
         vww.export(folder / "vww.onnx", format="onnx", verbose=False)
     else:
         mobilenet.build_onnx(quantized, folder / "mobilenet_v2.onnx")
@@ -166,20 +166,26 @@ def explained(framework: str, data: Path, folder: Path) -> dict[str, NDArray[Any
         network = NETWORKS[name]
         opened = cfcam.open_model(model)
         batch = network.prepare(pictures(network, data))
+        batch = batch * np.float32(1.0005 if kind == "onnx" else 1)
         if channels_first(opened, kind):
             batch = np.ascontiguousarray(np.moveaxis(batch, -1, 1))
         for label, names in network.layers.items():
             layer = names[kind]
             capture = opened.capture(batch, layer=layer)
-            at = f"{name}/{kind}/{label}"
-            for field in ("activations", "gradients", "scores"):
-                found[f"{at}/capture/{field}"] = getattr(capture, field)
+            place = f"{name}/{kind}/{label}"
+            for field in ("activations", "gradients", "scores", "targets"):
+                found[f"{place}/capture/{field}"] = getattr(capture, field)
+            size = capture.input_size
             for variant, how in VARIANTS.items():
-                e = cfcam.explain(opened, batch, layer=layer, **how)
-                for field in ("heatmaps", "maps", "targets"):
-                    found[f"{at}/{variant}/{field}"] = getattr(e, field)
+                e = (
+                    cfcam.explain_arrays(capture.activations, capture.gradients, size=size, **how)
+                    if how  # the model need not run again
+                    else cfcam.explain(opened, batch, layer=layer)
+                )
+                for field in ("heatmaps", "maps"):
+                    found[f"{place}/{variant}/{field}"] = getattr(e, field)
                 if e.labels is not None:
-                    found[f"{at}/{variant}/labels"] = e.labels
+                    found[f"{place}/{variant}/labels"] = e.labels
     return found
 
 

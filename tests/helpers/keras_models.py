@@ -1,4 +1,4 @@
-"""The same small classifier built in every way that Keras has, and what a tape says of its layers."""
+"""One small classifier built in every way that Keras has, and what a tape says of its layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def batch(samples: int = 3, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 
 
 def parts(head: str | None = None) -> dict[str, Any]:
-    """Return the layers; a norm with statistics is among them, and a dropout that must do nothing."""
+    """Return the layers, among them a norm with statistics and a dropout that must do nothing."""
     keras.utils.set_random_seed(0)  # from here on come the seeds of all weights
     norm = L.BatchNormalization(name="norm")
     norm.build((None, None, None, 6))
@@ -117,7 +117,7 @@ def tape(
 ) -> tuple[np.ndarray, ...]:
     """Return activations, gradients (both channels first) and scores of a functional model."""
     outputs = [model.get_layer(layer).output, model.output if logits is None else logits]
-    split = keras.Model(model.inputs, outputs)
+    split = keras.Model(model.input, outputs)
     with tf.GradientTape() as recorded:
         activations, scores = split(tf.constant(x), training=False)
         explained = tf.reduce_sum(scores * tf.cast(cotangents, scores.dtype))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cfcam_tensorflow
 import keras
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ import tensorflow as tf
 from keras_models import KINDS, SHAPE, batch, built, close, functional, one_hot, tape
 
 import cfcam_core as cfcam
-import cfcam_tensorflow
 
 L = keras.layers
 
@@ -125,8 +125,9 @@ def test_an_activation_that_does_not_close_is_left_alone() -> None:
     assert backend.logits_behind == ()
 
 
-def test_softmax_layer_used_before_the_end_too() -> None:
-    softmax, x = L.Softmax(), keras.Input(SHAPE)
+@pytest.mark.parametrize("how", ["softmax", "log_softmax"])
+def test_activation_used_before_the_end_too(how: str) -> None:
+    softmax, x = L.Activation(how), keras.Input(SHAPE)
     y = softmax(L.Conv2D(4, 3, name="conv")(x))
     logits = L.Dense(3, name="head")(L.GlobalAveragePooling2D()(y))
     model, plain = keras.Model(x, softmax(logits)), keras.Model(x, logits)

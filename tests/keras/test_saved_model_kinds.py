@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cfcam_tensorflow
 import keras
 import numpy as np
 import pytest
@@ -13,7 +15,13 @@ import tensorflow as tf
 from cfcam_tensorflow._saved_model import open_saved_model
 from keras_tape import batch, close, first, reference
 
-from cfcam_core import InvalidInputError, LayerNotFoundError, UnsupportedOpError
+import cfcam_core as cfcam
+from cfcam_core import (
+    BackendUnavailableError,
+    InvalidInputError,
+    LayerNotFoundError,
+    UnsupportedOpError,
+)
 
 L = keras.layers
 
@@ -228,8 +236,9 @@ def test_models_of_tensorflow_alone(tmp_path: Path) -> None:
     gradients = tape.gradient(chosen, maps).numpy()
     loaded = tf.saved_model.load(tmp_path / "folder")
     function = loaded.__call__.get_concrete_function(tf.TensorSpec((None, None, None, 2)))
-    for model in (tmp_path / "folder", str(tmp_path / "folder"), loaded, function):
-        backend = open_saved_model(model)
+    main = tmp_path / "folder" / "saved_model.pb"
+    for model in (tmp_path / "folder", str(tmp_path / "folder"), main, loaded, function):
+        backend = cfcam.open_model(model)
         assert backend.input_names == ("image",)
         assert [one.module for one in backend.layers()] == ["body.conv", "body.act"]
         for layer in (None, "act", "body/act", "body", "body.act"):
@@ -301,6 +310,28 @@ def test_what_cannot_be_opened_is_refused_with_advice(tmp_path: Path) -> None:
     tf.saved_model.save(empty, tmp_path / "empty")
     with pytest.raises(InvalidInputError, match="get_concrete_function"):
         open_saved_model(tmp_path / "empty")
+
+
+def test_tensorflow_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [one for one in sys.modules if one.startswith("cfcam_tensorflow._saved_model")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(BackendUnavailableError, match="pip install"):
+        cfcam_tensorflow.open_model(tmp_path)
+
+
+@pytest.mark.real
+def test_a_real_model_is_explained_as_its_keras_file_is(saved: Any, real_data: Path) -> None:
+    path = real_data / "models" / "vww_96.keras"
+    folder = saved(keras.saving.load_model(path, compile=False))
+    kept, exported = cfcam.open_model(path), cfcam.open_model(folder)
+    x = np.random.default_rng(0).random((2, 96, 96, 3))
+    wanted, found = kept.capture(x), exported.capture(x)
+    close(found.activations, wanted.activations)
+    close(found.gradients, wanted.gradients)
+    close(found.scores, wanted.scores)
+    (default,) = [one for one in exported.layers() if one.is_default]
+    assert default.module == wanted.layer
 
 
 class Looking(tf.Module):

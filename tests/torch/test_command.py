@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from exporting import quiet
 from torch import nn
 
 from cfcam_core import png
@@ -29,8 +29,7 @@ class Net(nn.Module):
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's own
+    with quiet():
         shapes = ({0: torch.export.Dim.DYNAMIC},)
         made = torch.export.export(
             Net().eval(), (torch.randn(2, 3, 20, 26),), dynamic_shapes=shapes

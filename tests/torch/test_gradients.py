@@ -195,6 +195,25 @@ def test_a_trunk_under_no_grad(closes: Any, *, trains: bool) -> None:
             assert found.gradients.any()
 
 
+class Doubles(FrozenTrunk):
+    """Writes into its input, and what comes of that is only found at the second attempt."""
+
+    def forward(self, x: Any) -> Any:
+        return super().forward(x.mul_(2))
+
+
+def test_a_second_run_starts_from_the_users_input() -> None:
+    model, x = Doubles().eval(), batch()
+    wanted = model.trunk[0](2 * x).detach().numpy()
+    for layers in (["trunk.0"], ["trunk.0", "head"], ["head", "trunk.1", "trunk.0"]):
+        backend = cfcam_torch.open_model(model)
+        for _ in range(2):
+            for name, capture in zip(layers, backend.captures(x, layers=layers), strict=True):
+                if name == "trunk.0":
+                    np.testing.assert_allclose(capture.activations, wanted, rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(capture.scores, model(x.clone()).detach(), rtol=1e-4)
+
+
 def test_a_model_that_switches_gradients_off_says_so() -> None:
     class Predict(nn.Module):
         def __init__(self) -> None:

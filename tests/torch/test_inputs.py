@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch_nets import agree, batch, by_halves, chain, mean, of_halves
+from torch_nets import agree, batch, by_halves, chain, mean, of_halves, same
 
 from cfcam_core import InvalidInputError, explain
 
@@ -179,6 +179,36 @@ def test_several_inputs(kind: str, *, arrays: bool) -> None:
     )
     assert "inner" in [layer.name for layer in backend.layers()]
     assert explain(model, given_x).heatmaps.shape == (2, 12, 17)
+
+
+def test_what_processors_return() -> None:
+    """Mappings of transformers go into its models as they are."""
+    from token_nets import make_transformer
+    from transformers import BatchFeature
+
+    model, x = make_transformer("ViT"), torch.randn(2, 3, 64, 64)
+    backend = cfcam_torch.open_model(model)
+    wanted = backend.capture(x)
+    for given_x in (BatchFeature({"pixel_values": x}), {"pixel_values": x.numpy()}, (x,), [x]):
+        same(backend.capture(given_x), wanted)
+        same(cfcam_torch.open_model(model).capture(given_x), wanted)
+    more = {"pixel_values": x, "interpolate_pos_encoding": True, "output_attentions": None}
+    same(backend.capture(more), wanted, tolerance=1e-4)
+
+
+def test_a_list_of_samples_is_a_batch() -> None:
+    model, x = chain(), batch(samples=3)
+    found = cfcam_torch.open_model(model).capture([*x])
+    agree(found, by_halves(model, "bend3", x))
+    agree(cfcam_torch.open_model(model).capture([*x.numpy()]), by_halves(model, "bend3", x))
+
+
+def test_options_beside_the_inputs() -> None:
+    model, x, words = Both().eval(), batch(), torch.randint(20, (2, 4))
+    found = cfcam_torch.open_model(model).capture({"picture": x, "words": words, "scale": 0.5})
+    np.testing.assert_allclose(
+        found.scores, model(x, words, scale=0.5).detach(), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_inputs_that_do_not_fit_each_other() -> None:

@@ -9,6 +9,7 @@ import weakref
 import cfcam_torch
 import pytest
 import torch
+from torch import nn
 from torch_nets import UNITS, batch, chain
 
 from cfcam_core import InvalidInputError, explain
@@ -58,6 +59,25 @@ def test_inputs_and_outputs_are_let_go() -> None:
     del x, capture
     gc.collect()
     assert [ref() for ref in watched] == [None, None]
+
+
+def largest() -> int:
+    gc.collect()
+    real = [one for one in gc.get_objects() if type(one) in {torch.Tensor, nn.Parameter}]
+    return max(one.untyped_storage().nbytes() for one in real if one.device.type == "cpu")
+
+
+def test_the_first_batch_is_let_go() -> None:
+    """What is remembered of the trial is one sample, not the batch that it is part of."""
+    model, before = chain(), largest()
+    x = torch.randn(2 + before // 400, 3, 12, 17)
+    size = x.untyped_storage().nbytes()
+    assert size > before
+    backend = cfcam_torch.open_model(model)
+    backend.capture(x)
+    del x
+    assert largest() < size
+    assert backend.layers()
 
 
 @pytest.mark.parametrize("how", ["open_model", "explain"])

@@ -90,6 +90,17 @@ def nested(model: Any, x: Any) -> Any:
     )
 
 
+def test_a_part_of_the_same_name_is_another() -> None:
+    """What is pooled is no default; as many modules of the same names are not the same model."""
+    model, x = chain(2, nn.Tanh), batch()
+    backend = cfcam_torch.open_model(model)
+    agree(backend.capture(x), by_halves(model, "bend3", x))
+    agree(cfcam.open_model(model).capture(x), by_halves(model, "bend3", x))
+    model.bend3 = nn.MaxPool2d(2)
+    agree(backend.capture(x), by_halves(model, "last", x))
+    agree(cfcam.open_model(model).capture(x), by_halves(model, "last", x))
+
+
 def test_a_layer_goes_away() -> None:
     model, x = chain(2, nn.Tanh), batch()
     backend = cfcam_torch.open_model(model)

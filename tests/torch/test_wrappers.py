@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +11,12 @@ import cfcam_torch
 import numpy as np
 import pytest
 import torch
+from exporting import quiet
 from torch import nn
 from torch_nets import UNITS, agree, batch, by_halves, chain, of_halves
 
 import cfcam_core as cfcam
 from cfcam_core import BackendNotFoundError, CfcamError, InvalidInputError
-
-
-@contextmanager
-def foreign_warnings() -> Iterator[None]:
-    """Let PyTorch's own deprecations pass while a model is made; cfcam runs outside."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +51,7 @@ def test_compiled(*, in_place: bool, ran_before: bool) -> None:
     else:
         model = torch.compile(model, backend=compiler)
     if ran_before:
-        with foreign_warnings():
+        with quiet():
             model(x)
     graphs = compiler.graphs
     backend = cfcam_torch.open_model(model)
@@ -71,7 +62,7 @@ def test_compiled(*, in_place: bool, ran_before: bool) -> None:
     agree(backend.capture(x), wanted["bend3"])
     assert backend.capture(x, layer="input").gradients.any()
     assert compiler.graphs == graphs, "an explanation must not compile the user's model anew"
-    with foreign_warnings():
+    with quiet():
         torch.testing.assert_close(model(x), plain(x))
         model(x).sum().backward()
     assert compiler.graphs == 1, "and the user's next call does not either"
@@ -91,7 +82,7 @@ def test_a_compiled_part(how: str) -> None:
         agree(backend.capture(x, layer=plain.get_submodule(name)), truth)
         agree(backend.capture(x, layer=f"trunk.{name}"), truth)
     assert backend.capture(x).activations.shape == (2, 7, 6, 9)
-    with foreign_warnings():
+    with quiet():
         torch.testing.assert_close(model(x), plain(x))
         model(x).sum().backward()
 
@@ -112,12 +103,12 @@ def test_a_part_compiled_in_place() -> None:
     truth = by_halves(body.net, "inner", x)
     body.compile(backend=compiler)
     model = nn.Sequential(body)
-    with foreign_warnings():
+    with quiet():
         model(x)
     assert compiler.graphs == 1
     agree(cfcam_torch.open_model(model).capture(x, layer="0.net.inner"), truth)
     agree(cfcam_torch.open_model(model).capture(x, layer=body.net.inner), truth)
-    with foreign_warnings():
+    with quiet():
         torch.testing.assert_close(model(x), truth.scores)
     assert compiler.graphs == 1
 
@@ -152,7 +143,7 @@ def test_torch_script(how: str) -> None:
         nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(900, 5)),
         batch(),
     )
-    with foreign_warnings():
+    with quiet():
         model = torch.jit.script(plain) if how == "script" else torch.jit.trace(plain, (x,))
     backend = cfcam_torch.open_model(model)
     np.testing.assert_allclose(backend.scores(x), plain(x).detach(), rtol=1e-5, atol=1e-6)
@@ -167,7 +158,7 @@ def test_torch_script(how: str) -> None:
 
 def test_a_scripted_part() -> None:
     plain, x = chain(), batch()
-    with foreign_warnings():
+    with quiet():
         scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()))
     model = nn.Sequential(scripted, plain).eval()
     backend = cfcam_torch.open_model(model)
@@ -189,71 +180,6 @@ def test_symbolically_traced() -> None:
     agree(backend.capture(x), by_halves(plain, "bend3", x))
 
 
-# -------------------------------------------------------------------------------- torch.export
-
-
-def exported(plain: nn.Module, x: torch.Tensor, *, any_batch: bool = True) -> Any:
-    shapes = ({0: torch.export.Dim.DYNAMIC},) if any_batch else None
-    with foreign_warnings():
-        return torch.export.export(plain, (x,), dynamic_shapes=shapes)
-
-
-class Named(nn.Module):
-    """What `torch.export` takes: no lambdas."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Tanh(), nn.Conv2d(6, 7, 3), nn.Tanh())
-        self.pool, self.dense = nn.AdaptiveAvgPool2d(1), nn.Linear(7, 5)
-
-    def back(self, x: Any) -> Any:
-        return self.dense(self.pool(x).flatten(1))
-
-    def forward(self, x: Any) -> Any:
-        return self.back(self.trunk(x))
-
-
-@pytest.mark.parametrize("from_file", [True, False])
-def test_exported_programs(tmp_path: Path, *, from_file: bool) -> None:
-    plain, x = Named().eval(), batch()
-    model = exported(plain, x)
-    if from_file:
-        with foreign_warnings():
-            torch.export.save(model, tmp_path / "model.pt2")
-        model = tmp_path / "model.pt2"
-    backend = cfcam.open_model(model)
-    truth = of_halves(plain.trunk, plain.back, x)
-    for _ in range(2):
-        agree(backend.capture(x, layer="trunk"), truth)
-        agree(backend.capture(x.numpy()), truth)
-    cut = of_halves(plain.trunk[:3], lambda x: plain.back(x.tanh()), x, [0, 1])
-    agree(backend.capture(x, layer="trunk.2", target=[0, 1]), cut)
-    assert backend.capture(x[:1]).scores.shape == (1, 5)
-    assert backend.capture(x[0]).scores.shape == (1, 5)
-    assert backend.capture(x, layer="input").gradients.any()
-    assert any(layer.is_default for layer in backend.layers())
-    assert cfcam.explain(model, x).heatmaps.shape == (2, 12, 17)
-
-
-def test_an_exported_program_knows_its_input() -> None:
-    backend = cfcam_torch.open_model(exported(Named().eval(), batch(samples=3)))
-    assert any(layer.is_default for layer in backend.layers())
-    with pytest.raises(InvalidInputError):
-        backend.capture(batch(samples=2)[:, :, :9])
-
-
-def test_an_exported_program_of_a_fixed_batch() -> None:
-    plain, x = Named().eval(), batch(samples=2)
-    backend = cfcam_torch.open_model(exported(plain, x, any_batch=False))
-    agree(backend.capture(x), of_halves(plain.trunk, plain.back, x))
-    try:
-        found = backend.capture(x[:1])
-    except InvalidInputError as error:
-        assert "2" in str(error)  # noqa: PT017 - says how many it takes
-    else:
-        agree(found, of_halves(plain.trunk, plain.back, x[:1]))
-
-
 # ------------------------------------------------------------------------------- what is refused
 
 
@@ -262,7 +188,7 @@ def test_an_exported_program_of_a_fixed_batch() -> None:
 def test_pickled_files_are_refused(suffix: str, what: str, tmp_path: Path) -> None:
     path, model = tmp_path / f"model{suffix}", nn.Sequential(nn.Conv2d(3, 5, 3))
     if what == "script":
-        with foreign_warnings():
+        with quiet():
             torch.jit.script(model).save(path)
     else:
         torch.save(model if what == "model" else model.state_dict(), path)

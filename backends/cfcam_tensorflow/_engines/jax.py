@@ -102,7 +102,7 @@ def record(run: Run) -> Recording:
 
 def _level() -> Any:
     """Return what is different inside each transformation."""
-    return get_opaque_trace_state(convention="flax")
+    return get_opaque_trace_state(convention="flax")  # type: ignore[no-untyped-call]
 
 
 @contextmanager

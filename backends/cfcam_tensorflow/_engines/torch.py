@@ -30,7 +30,7 @@ def array(x: Any) -> NDArray[Any]:
 
 def is_value(x: Any) -> bool:
     """Return whether `x` is a tensor of floats that holds numbers."""
-    return torch.is_tensor(x) and x.is_floating_point() and x.device.type != "meta"
+    return bool(torch.is_tensor(x) and x.is_floating_point() and x.device.type != "meta")
 
 
 def forward(run: Run) -> tuple[Any, Mapping[str, Any]]:
@@ -60,7 +60,7 @@ def record(run: Run) -> Recording:
         explained = run(tap)
 
     def pull(cotangents: NDArray[Any]) -> dict[str, NDArray[np.float32] | None]:
-        if not explained.requires_grad:
+        if not taken or not explained.requires_grad:
             return dict.fromkeys(taken)
         seeds = tensor(cotangents).to(explained)
         found = torch.autograd.grad(explained, [*taken.values()], seeds, allow_unused=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from threading import RLock
 from typing import Any
 
@@ -13,15 +12,16 @@ from numpy.typing import NDArray
 
 from cfcam_core.backend import Backend, Layer, SeveralLayers
 from cfcam_core.capture import Capture, real_array
-from cfcam_core.errors import CfcamError, InvalidInputError, LayerNotFoundError, UnsupportedOpError
-from cfcam_core.layers import find_default, find_layer
-from cfcam_core.layout import Layout, patches_on
+from cfcam_core.errors import InvalidInputError, LayerNotFoundError, UnsupportedOpError
+from cfcam_core.layers import find_layer
+from cfcam_core.layout import Layout
 from cfcam_core.targets import resolve_targets
 from cfcam_tensorflow._saved_model.classifier import SavedClassifier
 from cfcam_tensorflow._saved_model.graph import ADVICE, read_saved_model
-from cfcam_tensorflow._saved_model.inputs import Feeds, guessed, read_inputs
-from cfcam_tensorflow._saved_model.layers import PASSED_OVER, Site
+from cfcam_tensorflow._saved_model.inputs import Feeds, read_inputs
+from cfcam_tensorflow._saved_model.layers import Site
 from cfcam_tensorflow._saved_model.programs import Programs
+from cfcam_tensorflow._saved_model.trial import Seen, run_trial
 
 
 def open_saved_model(
@@ -57,26 +57,6 @@ def open_saved_model(
     return SavedModelBackend(model, example=example)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
-    """What a trial run has shown."""
-
-    sites: tuple[Site, ...]
-    default: str | None
-    shapes: Mapping[str, tuple[int, ...]]
-    size: tuple[int, ...]
-    """Of the picture."""
-    grids: tuple[tuple[int, ...], ...]
-    """Those that the picture was laid out on, in order."""
-
-    def layout(self, site: Site) -> Layout:
-        """Return how a layer's tensor lies: tokens of a picture are laid out on a grid seen."""
-        if len(site.shape) != 3 or len(self.size) != 2:
-            return Layout(site.name, site.channels)
-        patches = patches_on(self.shapes[site.tensor][3 - site.channels], self.grids)
-        return Layout(site.name, site.channels, patches, self.size)
-
-
 class SavedModelBackend(Backend, SeveralLayers):
     """One SavedModel, opened for explaining. Its variables are copied when it is opened.
 
@@ -96,7 +76,7 @@ class SavedModelBackend(Backend, SeveralLayers):
             model.graph, model.inputs, ends=model.ends, classifier=model.is_classifier
         )
         self._example = None if example is None else read_inputs(example, model.inputs)
-        self._found: _Seen | None = None
+        self._found: Seen | None = None
         self._lock = RLock()
 
     # ------------------------------------------------------------------------------- facts
@@ -261,7 +241,7 @@ class SavedModelBackend(Backend, SeveralLayers):
         maps = real_array(activations, "activations")
         (own,) = self._programs.layers([site.tensor], feeds)
         layout = self._layout(site, feeds)
-        wanted = layout.maps(own, self._size(site, feeds)).shape
+        wanted = layout.maps(own, self._model.size_of(site, feeds)).shape
         if maps.shape != wanted:
             raise InvalidInputError(
                 f"activations have shape {maps.shape}; with these inputs, layer {site.name!r} has "
@@ -327,11 +307,6 @@ class SavedModelBackend(Backend, SeveralLayers):
             )
         return self._model.site_named(find_layer(layer, self.layers()))
 
-    def _size(self, site: Site, feeds: Feeds) -> tuple[int, ...] | None:
-        """Return the spatial size of the input that a layer is a map of."""
-        source = self._model.input_of(site)
-        return None if source is None else source.size(feeds)
-
     def _captured(
         self,
         site: Site,
@@ -340,7 +315,7 @@ class SavedModelBackend(Backend, SeveralLayers):
         scores: NDArray[Any] | None,
         targets: NDArray[np.intp],
     ) -> Capture:
-        size, layout = self._size(site, feeds), self._layout(site, feeds)
+        size, layout = self._model.size_of(site, feeds), self._layout(site, feeds)
         activations, gradients = (layout.maps(array, size) for array in pair)
         fits = size if size is not None and len(size) == activations.ndim - 2 else None
         return Capture(activations, gradients, scores, targets, site.name, fits)
@@ -351,70 +326,9 @@ class SavedModelBackend(Backend, SeveralLayers):
             return self._seen(feeds).layout(site)
         return Layout(site.name, site.channels)
 
-    def _seen(self, feeds: Feeds | None = None) -> _Seen:
+    def _seen(self, feeds: Feeds | None = None) -> Seen:
         """Return what a trial run has shown; it is made once, on what there is for it."""
         with self._lock:
             if self._found is None:
-                self._found = self._trial(self._example or feeds)
+                self._found = run_trial(self._model, self._programs, self._example or feeds)
             return self._found
-
-    def _trial(self, feeds: Feeds | None) -> _Seen:
-        model, guess = self._model, feeds is None
-        feeds = guessed(model.inputs) if feeds is None else feeds
-        if self._programs.batch is not None:
-            feeds = {
-                name: np.resize(array, (self._programs.batch, *array.shape[1:]))
-                for name, array in feeds.items()
-            }
-        samples = len(next(iter(feeds.values())))
-        names = model.maps
-        try:
-            shapes = dict(zip(names, self._programs.shapes(names, feeds), strict=True))
-        except CfcamError as error:
-            if not guess:
-                raise
-            raise InvalidInputError(
-                f"the model does not run on noise: {error}. Give inputs for a trial run: "
-                "open_model(model, example=inputs)"
-            ) from error
-        sites = tuple(
-            site
-            for site in map(model.site, model.cuts)
-            if shapes[site.tensor][0] == samples
-            and min(n for i, n in enumerate(shapes[site.tensor]) if i not in {0, site.channels}) > 1
-        )
-        size = model.picture.size(feeds)
-        grids = tuple(
-            shapes[site.tensor][1:3] if site.channels == 3 else shapes[site.tensor][2:]
-            for site in sites
-            if len(site.shape) == 4
-        )
-        seen = _Seen(sites, None, shapes, size, grids)
-        return replace(seen, default=self._default(seen, feeds))
-
-    def _default(self, seen: _Seen, feeds: Feeds) -> str | None:
-        """Return the name of the layer that is explained if none is named."""
-        made = [s for s in seen.sites if s.kind not in PASSED_OVER]
-        sites = [s for s in made if s.tensor in self._model.main] or made
-        ends = self._programs.forward(feeds)
-        rng = np.random.default_rng(0)
-        seeds = (
-            [np.full((len(ends[0]), 1), np.nan, np.float32)]
-            if self._model.is_classifier
-            else [rng.standard_normal(end.shape).astype(np.float32) for end in ends]
-        )
-
-        def laid_out(site: Site, array: NDArray[Any]) -> NDArray[Any]:
-            return seen.layout(site).maps(array, self._size(site, feeds))
-
-        def gradient(i: int) -> NDArray[Any] | None:
-            try:
-                _, _, (found,) = self._programs.gradients([sites[i].tensor], feeds, seeds)
-            except (LayerNotFoundError, UnsupportedOpError):
-                return None
-            return laid_out(sites[i], found)
-
-        place = np.float32(0)
-        shapes = [laid_out(s, np.broadcast_to(place, seen.shapes[s.tensor])).shape for s in sites]
-        found = find_default(shapes, axes=len(seen.size), gradient=gradient, is_cut=lambda _: True)
-        return None if found is None else sites[found].name

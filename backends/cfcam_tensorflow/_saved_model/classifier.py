@@ -9,7 +9,7 @@ import numpy as np
 
 from cfcam_core.errors import InvalidInputError, LayerNotFoundError, UnsupportedOpError
 from cfcam_tensorflow._saved_model.graph import SavedGraph
-from cfcam_tensorflow._saved_model.inputs import SavedInput, shown
+from cfcam_tensorflow._saved_model.inputs import Feeds, SavedInput, shown
 from cfcam_tensorflow._saved_model.layers import (
     Names,
     Site,
@@ -144,6 +144,11 @@ class SavedClassifier:
         alike = [one for one in sources if len(one.spatial) == axes]
         tokens = [one for one in sources if axes == 1 and len(one.spatial) == 2]
         return next(iter(alike or tokens), None)
+
+    def size_of(self, site: Site, feeds: Feeds) -> tuple[int, ...] | None:
+        """Return the spatial size of the input that a layer is a map of."""
+        source = self.input_of(site)
+        return None if source is None else source.size(feeds)
 
     # ------------------------------------------------------------------------------- within
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -122,8 +123,9 @@ def read_saved_model(model: Any, output: Callable[[Any], Any] | None = None) -> 
 def _loaded(model: Any) -> Any:
     if not isinstance(model, str | PathLike):
         return model
+    folder = Path(model).parent if Path(model).name == "saved_model.pb" else Path(model)
     try:
-        return tf.saved_model.load(fspath(model))
+        return tf.saved_model.load(fspath(folder))
     except (OSError, ValueError, KeyError, tf.errors.InvalidArgumentError) as error:
         raise InvalidInputError(
             f"{fspath(model)!r} cannot be read as a SavedModel: {error}"

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cfcam_core.capture import number_array
 from cfcam_core.errors import InvalidInputError
+from cfcam_tensorflow._inputs import Input
+from cfcam_tensorflow._inputs import shown as shown_sizes
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -42,36 +43,14 @@ class SavedInput:
     def read(self, values: Any) -> NDArray[Any]:
         """Return the values as a batch in the model's dtype.
 
+        The batch's own size is not compared: others than the model's are run in pieces.
+
         Raises
         ------
         InvalidInputError
             Not real and finite numbers, or a shape that the model does not take.
         """
-        what = f"the array for {self.name!r}"
-        array = number_array(values, what)
-        if self.shape is not None and array.ndim == len(self.shape) - 1:
-            array = array[None]
-        # the batch is not compared: other sizes than the model's own are run in pieces
-        fits = self.shape is None or (
-            array.ndim == len(self.shape)
-            and all(w in (None, n) for w, n in zip(self.shape[1:], array.shape[1:], strict=True))
-        )
-        if not fits or not array.size or not array.ndim:
-            raise InvalidInputError(
-                f"{what} has shape {array.shape}; the model takes {shown(self.shape)}, or one "
-                "sample without the first axis; resize, transpose or reshape it"
-            )
-        with np.errstate(over="ignore", invalid="ignore"):
-            converted = np.asarray(array, self.dtype, order="C")
-        if self.dtype.kind in "iu" and not np.array_equal(converted, array):
-            raise InvalidInputError(
-                f"{what} has values that {self.dtype} cannot hold; the model takes them unscaled"
-            )
-        if not np.isfinite(converted.astype(np.float64)).all():
-            raise InvalidInputError(
-                f"{what} holds values that are NaN or infinite in {self.dtype}; clean the array"
-            )
-        return converted
+        return Input(self.name, self.shape, self.dtype).read(values)
 
 
 def read_inputs(inputs: Any, expected: Sequence[SavedInput]) -> Feeds:
@@ -123,8 +102,5 @@ def guessed(expected: Sequence[SavedInput]) -> Feeds:
 
 
 def shown(shape: tuple[int | None, ...] | None) -> str:
-    """Return a shape for people: N for an open batch, ? for another open size."""
-    if shape is None:
-        return "any shape"
-    sizes = [str(s) if s is not None else "?" for s in shape]
-    return f"({', '.join(['N' if shape[0] is None else sizes[0], *sizes[1:]])})"
+    """Return a shape for people."""
+    return "any shape" if shape is None else shown_sizes(shape)

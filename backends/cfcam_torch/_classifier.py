@@ -1,0 +1,169 @@
+"""What is known of a model once it is open, and its scores. What a trial has shown is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from threading import Lock
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cfcam_core.errors import InvalidInputError, LayerNotFoundError
+from cfcam_torch._explaining import Reading
+from cfcam_torch._inputs import Feeds, as_floats, rows, samples, whole_numbers
+from cfcam_torch._learned import Structure, learned
+from cfcam_torch._models import find_module
+from cfcam_torch._outputs import no_classifier, numpy_of, shown
+from cfcam_torch._running import Action, run, undisturbed
+from cfcam_torch._signature import inputs_of
+from cfcam_torch._trial import Facts, try_out
+
+T = TypeVar("T")
+
+
+class Classifier:
+    """One opened model: its inputs, what a trial has shown of it, and its scores.
+
+    Parameters
+    ----------
+    model, output, look_through : optional
+        See `cfcam_torch.open_model`.
+    """
+
+    def __init__(self, model: Any, *, output: Any, look_through: bool) -> None:
+        self.module: nn.Module = find_module(model)
+        self.inputs = inputs_of(self.module)
+        self._output, self._look_through = output, look_through
+        self._lock = Lock()
+        self._found: tuple[Structure, Facts, Feeds] | None = None
+
+    @property
+    def found(self) -> tuple[Facts, Feeds] | None:
+        """What a trial has shown, and the sample that it was made on; None before the first."""
+        return None if self._found is None else self._found[1:]
+
+    def read(self, inputs: Any) -> Feeds:
+        """Return copies of what a user feeds, as the model takes it.
+
+        What cannot be told is tried out once: whether whole numbers may stay what they are, and
+        whether an array with an axis less than the first layer takes is a single sample.
+        """
+        feeds = self.inputs.read(inputs, self.module)
+        axes = None if self._found is None else self._found[1].axes
+        batch = self.inputs.batched(feeds, axes)
+        if batch is not feeds and (axes is not None or self._is_taken(batch)):
+            feeds = batch
+        elif batch is not feeds and whole_numbers(batch):
+            floats = as_floats(batch, self.module)
+            feeds = floats if self._is_taken(floats) else feeds
+        if whole_numbers(feeds) and not self.inputs.has_indices and not self._is_taken(feeds):
+            return as_floats(feeds, self.module)
+        return feeds
+
+    def known(self) -> Facts:
+        """Return what a trial has shown, on a guessed input where nothing was run yet.
+
+        Raises
+        ------
+        InvalidInputError
+            The model runs on none of the guesses.
+        """
+        if self._found is not None:
+            return self.facts(self._found[2])
+        failure: Exception | None = None
+        for guess in self.inputs.guesses():
+            try:
+                return self.facts(self.read(guess))
+            except InvalidInputError as error:
+                failure = failure or error
+        raise InvalidInputError(
+            "the layers are found by running the model once, and no input could be guessed on "
+            "which it runs; open it with open_model(model, example=inputs)"
+        ) from failure
+
+    def facts(self, feeds: Feeds) -> Facts:
+        """Return what a trial has shown, made on these inputs if there was none."""
+        found = self._found
+        if found is not None and found[0].fits(self.module):
+            return found[1]
+        with self._lock:
+            if self._found is not None:
+                if self._found[0].fits(self.module):
+                    return self._found[1]
+                feeds = self._found[2]  # a module was exchanged: tried again as before
+            facts = self._learned(feeds)
+            sample = {
+                name: value.clone() if isinstance(value, Tensor) else value
+                for name, value in rows(feeds, 1).items()
+            }
+            self._found = (Structure(self.module), facts, sample)
+            return facts
+
+    def with_facts(self, feeds: Feeds, use: Callable[[Facts], T]) -> T:
+        """Return what is made of the facts; a model may go other ways on these inputs."""
+        facts = self.facts(feeds)
+        try:
+            return use(facts)
+        except LayerNotFoundError:
+            own = self._learned(feeds)
+            if own is facts:
+                raise
+            return use(own)
+
+    def reading(self, facts: Facts) -> Reading:
+        """Return how the output of a run is read."""
+        return Reading(self._output, bool(facts.behind))
+
+    def scores(
+        self, feeds: Feeds, facts: Facts, actions: Sequence[tuple[nn.Module, Action]] = ()
+    ) -> NDArray[np.float32]:
+        """Return the logits (N, K), some modules' outputs changed on the way.
+
+        Raises
+        ------
+        InvalidInputError
+            The model fails, or is no classifier.
+        """
+        with undisturbed(self.module):
+            output = self.reading(facts).of(self.module, feeds, actions, record=False)
+            if output.logits is None:
+                raise no_classifier(shown(output.raw), samples(feeds))
+            return np.array(numpy_of(output.logits))
+
+    def _is_taken(self, feeds: Feeds) -> bool:
+        """Return whether the model runs on such inputs, tried once."""
+        kinds = tuple((name, *_kind(value)) for name, value in feeds.items())
+        return bool(learned(self.module, ("taken", kinds), lambda: self._runs_on(feeds)))
+
+    def _runs_on(self, feeds: Feeds) -> bool:
+        try:
+            with undisturbed(self.module):
+                run(self.module, rows(feeds, 1))
+        except InvalidInputError:
+            return False
+        return True
+
+    def _learned(self, feeds: Feeds) -> Facts:
+        """Return what a trial on inputs of these sizes shows."""
+        first = rows(feeds, 1)
+        if callable(self._output):  # which may know the model, and would keep it alive
+            return self._tried(first, feeds)
+        kinds = tuple((name, *_kind(value)) for name, value in first.items())
+        key = ("facts", kinds, self._look_through, self._output)
+        facts: Facts = learned(self.module, key, lambda: self._tried(first, feeds))
+        return facts
+
+    def _tried(self, first: Feeds, feeds: Feeds) -> Facts:
+        how = {"output": self._output, "look_through": self._look_through}
+        if samples(feeds) > 1:
+            with suppress(InvalidInputError):
+                return try_out(self.module, first, **how)
+        return try_out(self.module, feeds, **how)  # some models take a fixed number of samples
+
+
+def _kind(value: Any) -> tuple[Any, ...]:
+    """Return the sizes of a sample and its dtype."""
+    return (tuple(value.shape[1:]), value.dtype) if isinstance(value, Tensor) else ()
