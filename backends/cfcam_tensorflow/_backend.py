@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from threading import RLock
 from typing import Any
 
@@ -12,22 +12,17 @@ from numpy.typing import NDArray
 
 from cfcam_core.backend import Backend, Layer, SeveralLayers
 from cfcam_core.capture import Capture, real_array
-from cfcam_core.errors import InvalidInputError, LayerNotFoundError
+from cfcam_core.errors import InvalidInputError
 from cfcam_core.layers import find_layer
-from cfcam_core.layout import Layout
 from cfcam_core.targets import resolve_targets
-from cfcam_tensorflow._engines import Tap, find_engine
+from cfcam_tensorflow._batch import Batch
+from cfcam_tensorflow._engines import find_engine
 from cfcam_tensorflow._inputs import Feeds, Inputs, Sizes
-from cfcam_tensorflow._intercepting import Around
 from cfcam_tensorflow._naming import Names
-from cfcam_tensorflow._outputs import as_scores, described
-from cfcam_tensorflow._probing import Ending, merged
+from cfcam_tensorflow._probing import Ending
 from cfcam_tensorflow._running import Runner
 from cfcam_tensorflow._seen import channel_axis
 from cfcam_tensorflow._trial import Trial
-
-INPUT = "input"
-"""What the model's own (first) picture is called as a layer."""
 
 
 class KerasBackend(Backend, SeveralLayers):
@@ -189,49 +184,26 @@ class KerasBackend(Backend, SeveralLayers):
         InvalidInputError, LayerNotFoundError
             As for `capture`.
         """
-        feeds = self._inputs.read(inputs)
-        trial = self._trial(feeds)
-        layouts = [self._resolve(layer, trial) for layer in layers]
-        if trial.classes is None and not callable(target):
-            raise InvalidInputError(
-                f"the model returns no scores (N, K) but {trial.returned}; open it with output=, "
-                "or pass a callable target that makes a scalar, or one a sample, of what it returns"
-            )
-        engine = self._runner.engine
-        recording = engine.record(
-            lambda tap: self._explained(trial, feeds, layouts, tap, target=target)
-        )
-        made = engine.array(recording.explained)
-        scores = made if trial.classes is not None else None
+        batch = self._batch(inputs)
+        layouts = [batch.layout(self._name(layer, batch.trial)) for layer in layers]
+        recording = batch.record(layouts, target)
+        made = self._runner.engine.array(recording.explained)
+        scores = made if batch.trial.classes is not None else None
         if scores is None:
-            targets, cotangents = np.full(feeds.samples, -1), np.ones_like(made)
+            targets, cotangents = np.full(batch.samples, -1), np.ones_like(made)
         else:
             targets, cotangents = resolve_targets(target, scores)
         gradients = recording.pull(cotangents)
-        size = self._size(trial, feeds)
-        captures = []
-        for layout in layouts:
-            activations, found = recording.taken.get(layout.name), gradients.get(layout.name)
-            if activations is None:
-                raise LayerNotFoundError(
-                    f"layer {layout.name!r} was not called where it can be seen; it runs inside a "
-                    "tf.function or not at all"
-                )
-            if found is None:
-                raise LayerNotFoundError(
-                    f"the explained scores do not depend on layer {layout.name!r}; choose an "
-                    "earlier one"
-                )
-            maps = layout.maps(engine.array(activations), size)
-            if len(maps) != feeds.samples:
-                raise LayerNotFoundError(
-                    f"layer {layout.name!r} makes {len(maps)} maps of {feeds.samples} samples: it "
-                    "works on pieces of them; choose another"
-                )
-            captures.append(
-                Capture(maps, layout.maps(found, size), scores, targets, layout.name, size)
+        return [
+            batch.captured(
+                layout,
+                recording.taken.get(layout.name),
+                gradients.get(layout.name),
+                scores,
+                targets,
             )
-        return captures
+            for layout in layouts
+        ]
 
     def scores(self, inputs: Any) -> NDArray[np.float32]:
         """Return the logits.
@@ -250,8 +222,7 @@ class KerasBackend(Backend, SeveralLayers):
         InvalidInputError
             The inputs do not fit the model, or its output is no scores.
         """
-        feeds = self._inputs.read(inputs)
-        return self._scores(self._trial(feeds), feeds, {})
+        return self._batch(inputs).scores()
 
     def scores_from(
         self, activations: Any, inputs: Any, *, layer: Any = None
@@ -279,32 +250,9 @@ class KerasBackend(Backend, SeveralLayers):
         LayerNotFoundError
             As for `capture`.
         """
-        feeds = self._inputs.read(inputs)
-        trial = self._trial(feeds)
-        self._check_scores(trial)
-        layout = self._resolve(layer, trial)
-        own = self._own(trial, feeds, layout)
-        wanted = layout.maps(own, self._size(trial, feeds)).shape
-        maps = real_array(activations, "activations")
-        if maps.shape != wanted:
-            raise InvalidInputError(
-                f"activations have shape {maps.shape}; on these inputs layer {layout.name!r} makes "
-                f"{wanted}"
-            )
-        array = layout.array(maps, own)
-        place = self._place(layout.name, trial) if self._is_input(layout.name) else None
-        if place is not None:
-            arrays = list(feeds.arrays)
-            arrays[place] = array
-            return self._scores(trial, Feeds(arrays, feeds.hold), {})
-        seen = trial.seen[layout.name]
-        value = self._runner.engine.tensor(array)
-
-        def replaced(x: Any) -> Any:
-            return keras.ops.cast(value, x.dtype)
-
-        around = self._runner.replacing(seen.calls - 1, replaced)
-        return self._scores(trial, feeds, {seen.operation: around})
+        batch = self._batch(inputs)
+        layout = batch.layout(self._name(layer, batch.trial))
+        return batch.scores(layout, real_array(activations, "activations"))
 
     # ------------------------------------------------------------------------------- within
 
@@ -329,122 +277,19 @@ class KerasBackend(Backend, SeveralLayers):
                     self._inputs = self._inputs.as_seen(feeds)
             return self._found
 
-    def _resolve(self, layer: Any, trial: Trial) -> Layout:
-        """Return how the output of a layer becomes maps; its name is the layer's path."""
+    def _batch(self, inputs: Any) -> Batch:
+        feeds = self._inputs.read(inputs)
+        return Batch(self._runner, self._trial(feeds), feeds, self.input_names)
+
+    def _name(self, layer: Any, trial: Trial) -> str:
+        """Return the name that is meant by an index, a layer, a name or None."""
         if layer is None:
             with self._lock:
-                layer = trial.default
+                return find_layer(trial.default, [])
         if isinstance(layer, int | np.integer) and not isinstance(layer, bool):
-            name = find_layer(layer, self.layers())
-        elif isinstance(layer, keras.layers.InputLayer) and layer.name in self.input_names:
-            name = layer.name
-        elif isinstance(layer, keras.Operation):
-            name = self._runner.names.of_object(layer)
-        else:
-            name = find_layer(layer, [])
-        if self._is_input(name):
-            place = self._place(name, trial)
-            layout = None if place is None else trial.input_layout(place, name)
-            if layout is None:
-                raise LayerNotFoundError(
-                    f"{name!r} is no picture or signal of floats, so it has no gradient to map; "
-                    "choose a layer"
-                )
-            return layout
-        path = self._runner.names.find(name)
-        seen = trial.seen.get(path)
-        if seen is None:
-            raise LayerNotFoundError(
-                f"layer {path!r} was not called where it can be seen, or returns no floats: it "
-                "runs inside a tf.function, or not at all"
-            )
-        if seen.layout is None:
-            raise LayerNotFoundError(
-                f"layer {path!r} makes an array of shape {seen.shape} of one sample; wanted one "
-                "with channels and one to three spatial axes"
-            )
-        return seen.layout
-
-    def _is_input(self, name: str) -> bool:
-        return name == INPUT or name in self.input_names
-
-    def _place(self, name: str, trial: Trial) -> int | None:
-        """Return the number of an input that is meant as a layer."""
-        names = self.input_names
-        return names.index(name) if name in names and len(names) > 1 else trial.picture
-
-    def _size(self, trial: Trial, feeds: Feeds) -> tuple[int, ...] | None:
-        if trial.picture is None or trial.channels is None:
-            return None
-        shape = feeds.arrays[trial.picture].shape
-        return tuple(n for axis, n in enumerate(shape) if axis not in {0, trial.channels})
-
-    def _explained(
-        self,
-        trial: Trial,
-        feeds: Feeds,
-        layouts: Sequence[Layout],
-        tap: Tap,
-        *,
-        target: Callable[[Any], Any] | Any = None,
-    ) -> Any:
-        """Run the model and return the logits, or what a callable makes of the raw output."""
-        runner = self._runner
-        tensors = [runner.engine.tensor(one) for one in feeds.arrays]
-        arounds: dict[Any, Around] = {}
-        for name in dict.fromkeys(layout.name for layout in layouts):
-            place = self._place(name, trial) if self._is_input(name) else None
-            if place is not None:
-                tensors[place] = tap(name, tensors[place])
-            else:
-                arounds[trial.seen[name].operation] = runner.tapping(name, tap)
-        arounds = merged(trial.ending.arounds(), arounds)
-        raw = runner.run(feeds.hold(tensors), arounds)
-        if trial.classes is None:
-            return _one_a_sample(target(raw), feeds.samples)
-        scores = as_scores(trial.ending.of(raw), feeds.samples)
-        if scores is None:
-            raise InvalidInputError(
-                f"the output is no scores of {feeds.samples} samples: "
-                f"{described(raw, self._ending.names)}"
-            )
-        return scores
-
-    def _scores(
-        self, trial: Trial, feeds: Feeds, arounds: Mapping[Any, Around]
-    ) -> NDArray[np.float32]:
-        engine = self._runner.engine
-        self._check_scores(trial)
-
-        def run(_: Tap) -> Any:
-            tensors = [engine.tensor(one) for one in feeds.arrays]
-            raw = self._runner.run(feeds.hold(tensors), merged(trial.ending.arounds(), arounds))
-            return as_scores(trial.ending.of(raw), feeds.samples)
-
-        made, _ = engine.forward(run)
-        return engine.array(made)
-
-    def _check_scores(self, trial: Trial) -> None:
-        if trial.classes is None:
-            raise InvalidInputError(
-                f"the model returns no scores (N, K) but {trial.returned}; open it with output="
-            )
-
-    def _own(self, trial: Trial, feeds: Feeds, layout: Layout) -> NDArray[Any]:
-        """Return a layer's own output on some inputs."""
-        place = self._place(layout.name, trial) if self._is_input(layout.name) else None
-        if place is not None:
-            return feeds.arrays[place]
-        engine = self._runner.engine
-        _, taken = engine.forward(lambda tap: self._explained(trial, feeds, [layout], tap))
-        return engine.array(taken[layout.name])
-
-
-def _one_a_sample(explained: Any, samples: int) -> Any:
-    shape = tuple(getattr(explained, "shape", (None,)))
-    if not keras.ops.is_tensor(explained) or shape not in {(), (samples,)}:
-        raise InvalidInputError(
-            f"the target made {type(explained).__name__} of shape {shape} of the model's output; "
-            f"wanted a tensor of shape () or ({samples},)"
-        )
-    return explained
+            return find_layer(layer, self.layers())
+        if isinstance(layer, keras.layers.InputLayer) and layer.name in self.input_names:
+            return str(layer.name)
+        if isinstance(layer, keras.Operation):
+            return self._runner.names.of_object(layer)
+        return find_layer(layer, [])

@@ -68,12 +68,12 @@ class Trial:
         self._probe = Probe(runner, feeds.hold, self.ending)
 
     def input_layout(self, place: int, name: str) -> Layout | None:
-        """Return where an input has its channels; None if it is no picture or signal of floats."""
+        """Return where an input has its channels; None if it is no picture or signal."""
         array = self._feeds.arrays[place]
-        if not 3 <= array.ndim <= 5 or array.dtype.kind != "f":
+        if not 3 <= array.ndim <= 5:
             return None
         channels = channel_axis(self._names.operations, array.ndim)
-        return Layout(name, channels, None, tuple(np.delete(array.shape, [0, channels])))
+        return Layout(name, channels, None, tuple(np.delete(array.shape, [0, channels]).tolist()))
 
     @cached_property
     def default(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,13 @@ from conformance_nets import Framework, Net
 os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu")
 
 
-def functional(engine: str = "tensorflow", build: Any = None) -> Framework:
+def functional(engine: str = "tensorflow") -> Framework:
     os.environ["KERAS_BACKEND"] = engine  # read when Keras is imported
     import keras
 
     assert keras.backend.backend() == engine
     return Framework(
-        build or functional_model,
+        functional_model,
         tensor=keras.ops.convert_to_tensor,
         part=lambda model, name: model.get_layer(name),
         channels_last=True,
@@ -26,10 +26,18 @@ def functional(engine: str = "tensorflow", build: Any = None) -> Framework:
 
 
 def subclassed() -> Framework:
-    return functional(build=subclassed_model)
+    return replace(functional(), build=subclassed_model, takes_whole_numbers=False)
 
 
-on_torch, on_jax = partial(functional, "torch"), partial(functional, "jax")
+def on_torch() -> Framework:
+    import torch
+
+    torch.set_num_threads(1)
+    return functional("torch")
+
+
+def on_jax() -> Framework:
+    return functional("jax")
 
 
 def parts(net: Net, *, softmax: bool) -> dict[str, Any]:

@@ -166,7 +166,6 @@ def explained(framework: str, data: Path, folder: Path) -> dict[str, NDArray[Any
         network = NETWORKS[name]
         opened = cfcam.open_model(model)
         batch = network.prepare(pictures(network, data))
-        batch = batch * np.float32(1.0005 if kind == "onnx" else 1)
         if channels_first(opened, kind):
             batch = np.ascontiguousarray(np.moveaxis(batch, -1, 1))
         for label, names in network.layers.items():

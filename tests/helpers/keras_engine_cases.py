@@ -6,7 +6,6 @@ The oracle is the framework's own gradient of the layers behind the map, called 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
@@ -15,13 +14,11 @@ import cfcam_tensorflow
 import keras
 import numpy as np
 import pytest
+from keras_engine_parts import ENGINE, SHAPE, Net, Subclassed, batch, close, first, gradient, value
 
 from cfcam_core import InvalidInputError, LayerNotFoundError
 
 L, ops = keras.layers, keras.ops
-ENGINE = keras.config.backend()
-SHAPE = (12, 10, 3)
-Head = Callable[[Any], Any]
 
 pytestmark = pytest.mark.filterwarnings(  # Keras asks PyTorch and JAX so, for their weights
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -31,64 +28,6 @@ pytestmark = pytest.mark.filterwarnings(  # Keras asks PyTorch and JAX so, for t
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     keras.utils.set_random_seed(0)
-
-
-def batch(*shape: int, seed: int = 1) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def value(x: Any) -> np.ndarray:
-    return np.asarray(ops.convert_to_numpy(x), np.float32)
-
-
-def gradient(of: Head, at: Any, classes: Any) -> np.ndarray:
-    """Differentiate the logit of a class a sample, by the framework."""
-    rows, classes = np.arange(len(at)), np.asarray(classes)
-    if ENGINE == "torch":
-        import torch
-
-        leaf = torch.tensor(value(at), requires_grad=True)
-        return torch.autograd.grad(of(leaf)[rows, classes].sum(), leaf)[0].numpy()
-    import jax
-
-    return np.asarray(jax.grad(lambda x: of(x)[rows, classes].sum())(ops.convert_to_tensor(at)))
-
-
-def close(found: Any, wanted: Any) -> None:
-    scale = np.abs(wanted).max()
-    assert scale > 0
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * scale)
-
-
-def first(array: Any) -> np.ndarray:
-    return np.moveaxis(value(array), -1, 1)
-
-
-class Net:
-    """A base within a model, a branch in the base, soft-max at the end; and its parts."""
-
-    def __init__(self, closing: str | None = "softmax") -> None:
-        self.stem = L.Conv2D(8, 3, padding="same", activation="relu", name="stem")
-        self.branch = L.Conv2D(8, 3, padding="same", activation="silu", name="branch")
-        self.last = L.Conv2D(6, 3, activation="tanh", name="last")
-        self.mean, self.dense = L.GlobalAveragePooling2D(), L.Dense(5, name="dense")
-        start = keras.Input(SHAPE)
-        x = self.stem(start)
-        block = L.Add(name="block")([x, self.branch(x)])
-        base = keras.Model(start, self.last(block), name="base")
-        outer = keras.Input(SHAPE)
-        scores = self.dense(L.Dropout(0.5)(self.mean(base(outer))))
-        self.model = keras.Model(outer, L.Activation(closing)(scores) if closing else scores)
-
-    def head(self, x: Any) -> Any:
-        return self.dense(self.mean(x))
-
-    def tail(self, x: Any) -> Any:
-        return self.head(self.last(x + self.branch(x)))
-
-    def maps(self, x: Any) -> Any:
-        x = self.stem(x)
-        return self.last(x + self.branch(x))
 
 
 @pytest.mark.parametrize("closing", ["softmax", "sigmoid", None])
@@ -112,21 +51,6 @@ def test_nested_models(closing: str | None) -> None:
     whole = gradient(lambda x: net.head(net.maps(x)), x, [1, 0, 4])
     close(together[-1].gradients, first(whole))
     assert backend.capture(x).layer == next(o.name for o in backend.layers() if o.is_default)
-
-
-class Subclassed(keras.Model):
-    """Layers in a list, one called twice, and a call in Python."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = [L.Conv2D(6, 3, padding="same", name=f"block_{i}") for i in range(2)]
-        self.twice = L.Conv2D(6, 1, activation="tanh", name="twice")
-        self.head = L.Dense(4, activation="softmax", name="head")
-
-    def call(self, x: Any) -> Any:
-        for block in self.blocks:
-            x = self.twice(block(x))
-        return self.head(ops.mean(x, axis=(1, 2)))
 
 
 def test_subclassed_models() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,3 +31,14 @@ def seeded() -> None:
     import keras
 
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[[Any], Path]:
+    """Return what exports a model as Keras does it, to a SavedModel."""
+
+    def write(model: Any) -> Path:
+        model.export(tmp_path / "saved", verbose=False)
+        return tmp_path / "saved"
+
+    return write

@@ -107,6 +107,17 @@ def test_words() -> None:
         backend.capture(words + 0.5)
 
 
+def test_pixels_as_whole_numbers() -> None:
+    x = keras.Input(SHAPE, dtype="uint8")
+    y = L.Conv2D(4, 3, name="last")(L.Rescaling(1 / 255)(x))
+    backend = cfcam.open_model(keras.Model(x, L.Dense(3)(L.GlobalAveragePooling2D()(y))))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *SHAPE))
+    found = backend.capture(pixels)
+    assert (found.layer, found.input_size, backend.input_dtype) == ("last", SHAPE[:2], np.uint8)
+    with pytest.raises(cfcam.errors.LayerNotFoundError, match="is no picture or signal of floats"):
+        backend.capture(pixels, layer="input")
+
+
 def test_masks_survive() -> None:
     x = keras.Input((12,), dtype="int32")
     y = L.Embedding(50, 8, mask_zero=True, name="words")(x)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import resource
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,22 +18,6 @@ from cfcam_core import InvalidInputError
 
 L = keras.layers
 SHAPE = (12, 16, 3)
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    keras.utils.set_random_seed(0)
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Callable[[Any], Path]:
-    """Export as Keras does it."""
-
-    def write(model: Any) -> Path:
-        model.export(tmp_path / "saved", verbose=False)
-        return tmp_path / "saved"
-
-    return write
 
 
 def residual(closing: str | None = None) -> keras.Model:

@@ -77,6 +77,14 @@ def test_default(*, pooled: bool, wanted: str) -> None:
     assert backend.capture(x).activations.shape == (1, WIDTH, 3, 4)
 
 
+def test_tokens_on_no_grid_stay_in_a_row() -> None:
+    x = keras.Input((14, 11, 3))
+    y = L.Dense(4, activation="tanh", name="odd")(L.Reshape((77, 6))(x))
+    model = keras.Model(x, L.Dense(2)(L.GlobalAveragePooling1D()(y)))
+    found = cfcam.open_model(model).capture(np.ones((2, 14, 11, 3)), layer="odd")
+    assert (found.activations.shape, found.input_size) == ((2, 4, 77), None)
+
+
 def test_windows_are_no_maps_of_samples() -> None:
     class Windows(L.Layer):
         def build(self, shape: Any) -> None:
