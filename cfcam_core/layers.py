@@ -58,10 +58,9 @@ def unknown_layer(name: str, names: Iterable[str]) -> LayerNotFoundError:
 
 def find_default(
     shapes: Sequence[tuple[int, ...]],
-    *,
     axes: int,
     gradient: Callable[[int], NDArray[Any] | None],
-    is_cut: Callable[[int], bool],
+    is_cut: Callable[[int], bool] | None = None,
 ) -> int | None:
     """Return which map is explained if none is named: the last that shows where.
 
@@ -80,8 +79,9 @@ def find_default(
     gradient : callable
         Takes the number of a map; returns the gradient of one logit a sample with respect to it,
         channels first, or None where there is none. Asked from the last map on, as is `is_cut`.
-    is_cut : callable
-        Takes the number of a map; returns whether all paths from the input run through it.
+    is_cut : callable, optional
+        Takes the number of a map; returns whether all paths from the input run through it. Default:
+        they run through each.
     """
     order = sorted(
         (i for i, shape in enumerate(shapes) if min(shape[2:], default=0) >= 2),
@@ -91,7 +91,9 @@ def find_default(
     for least in (2, 1):  # channels
         for i in order:
             found = gradient(i)
-            if found is not None and _channels_with_gradient(found) >= least and is_cut(i):
+            if found is None or _channels_with_gradient(found) < least:
+                continue
+            if is_cut is None or is_cut(i):
                 return i
     return None
 

@@ -24,11 +24,10 @@ class FlaxBackend(Backend):
     """An `nnx.Module` that takes an array (N, *s, C) and returns logits (N, K)."""
 
     def __init__(self, model: nnx.Module, *, example: Any = None) -> None:
-        self.model, self.found = model, []
+        self.model = model
         self.modules = {".".join(map(str, path)): one for path, one in nnx.iter_modules(model)}
         self.axes = {len(m.kernel_size) for m in self.modules.values() if isinstance(m, nnx.Conv)}
-        if example is not None:
-            self.capture(example)
+        self.found = [] if example is None else self.find(np.asarray(example)[:1])
 
     def layers(self) -> list[Layer]:
         """Return what all paths run through; known from the example or the first explanation."""
@@ -61,7 +60,8 @@ class FlaxBackend(Backend):
         _, made = self.run(x)
         name = next((name for name, module in self.modules.items() if module is layer), layer)
         if not isinstance(name, str):
-            name = find_layer(layer, self.found or self.find(x[:1]))
+            self.found = self.found or self.find(x[:1])
+            name = find_layer(name, self.found)
         if name not in made:
             raise unknown_layer(name, made)
         return x, name, made[name]
@@ -92,13 +92,10 @@ class FlaxBackend(Backend):
         (own, made), (other, others) = self.run(x), self.run(np.flip(x, -2) - 1)
         cuts = [n for n in made if is_bottleneck(self.run(x, n, others[n])[0], own, other)][1:]
         slopes = [self.capture(x, layer=name).gradients for name in cuts]
-        how = {"axes": x.ndim - 2, "gradient": slopes.__getitem__, "is_cut": lambda _: True}
-        default = find_default([slope.shape for slope in slopes], **how)
-        kinds = [type(self.modules[name]).__name__ for name in cuts]
-        sizes = [(None, *made[name].shape[1:]) for name in cuts]
-        facts = enumerate(zip(cuts, sizes, kinds, strict=True))
-        self.found = [Layer(*fact, is_default=i == default) for i, fact in facts]
-        return self.found
-
-
-open_model = FlaxBackend
+        default = find_default([slope.shape for slope in slopes], x.ndim - 2, slopes.__getitem__)
+        return [
+            Layer(
+                name, (None, *made[name].shape[1:]), type(self.modules[name]).__name__, i == default
+            )
+            for i, name in enumerate(cuts)
+        ]

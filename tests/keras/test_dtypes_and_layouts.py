@@ -156,3 +156,11 @@ def test_channels_first() -> None:
     close(backend.capture(images, layer="turned").activations, found.activations, 1e-6)
     assert found.input_size == (14, 11)
     close(backend.scores_from(found.activations, images), found.scores, 1e-6)
+
+
+def test_channels_moved_to_the_front() -> None:
+    x = keras.Input(SHAPE)
+    y = L.Permute((3, 1, 2), name="first")(L.Conv2D(4, 3, name="conv")(x))
+    backend = cfcam.open_model(keras.Model(x, L.Dense(2)(L.Flatten()(y))))
+    found = backend.captures(batch(), layers=["conv", "first"], target=1)
+    close(found[0].gradients, found[1].gradients, 0)

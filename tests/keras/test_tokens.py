@@ -77,6 +77,23 @@ def test_default(*, pooled: bool, wanted: str) -> None:
     assert backend.capture(x).activations.shape == (1, WIDTH, 3, 4)
 
 
+class Token(L.Layer):
+    def build(self, shape: Any) -> None:
+        self.token = self.add_weight(shape=(1, 1, shape[-1]), name="token")
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.broadcast_to(self.token, (keras.ops.shape(x)[0], 1, x.shape[-1]))
+
+
+def test_what_does_not_depend_on_the_picture_goes_past_nothing() -> None:
+    x = keras.Input((24, 32, 3))
+    y = L.Reshape((-1, 6), name="tokens")(L.Conv2D(6, 8, strides=8, name="patches")(x))
+    token = Token(name="token")(y)
+    y = L.Concatenate(axis=1)([token, L.LayerNormalization(name="norm")(y)])
+    model = keras.Model(x, L.Dense(2)(L.GlobalAveragePooling1D()(y)))
+    assert "norm" in [one.name for one in cfcam.open_model(model).layers()]
+
+
 def test_tokens_on_no_grid_stay_in_a_row() -> None:
     x = keras.Input((14, 11, 3))
     y = L.Dense(4, activation="tanh", name="odd")(L.Reshape((77, 6))(x))
