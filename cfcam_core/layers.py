@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,14 +16,40 @@ FINE = 3
 """Least positions an axis of a default layer, where the model has such a layer."""
 
 
-def find_layer(layer: Any, layers: Sequence[Layer]) -> str:
+def find_layer(
+    layer: Any,
+    layers: Sequence[Layer],
+    *,
+    parts: Mapping[str, Any] | None = None,
+    names: Iterable[str] | None = None,
+) -> str:
     """Return the name that is meant by a name, an index into `layers`, a `Layer` or None.
+
+    Parameters
+    ----------
+    layer : str, int, Layer, object of the framework, or None
+    layers : sequence of Layer
+        What is listed, the default marked.
+    parts : mapping of str to object, optional
+        The model's layers by name: then one of these objects will do for `layer`.
+    names : iterable of str, optional
+        All that may be named. Default: any name will do.
 
     Raises
     ------
     LayerNotFoundError
-        The index is out of range, there is no default, or it is none of these.
+        The index is out of range, there is no default or no such name, or it is none of these.
     """
+    name = _meant(layer, layers, parts)
+    if names is not None and name not in names:
+        raise unknown_layer(name, names)
+    return name
+
+
+def _meant(layer: Any, layers: Sequence[Layer], parts: Mapping[str, Any] | None) -> str:
+    for name, part in (parts or {}).items():
+        if part is layer:
+            return name
     if layer is None:
         default = next((one.name for one in layers if one.is_default), None)
         if default is None:
@@ -41,8 +67,9 @@ def find_layer(layer: Any, layers: Sequence[Layer]) -> str:
         return layers[int(layer)].name
     name = layer.name if isinstance(layer, Layer) else layer
     if not isinstance(name, str):
+        also = "" if parts is None else ", one of the model's own layers"
         raise LayerNotFoundError(
-            f"layer {layer!r} is a {type(layer).__name__}; pass a name, an index or None"
+            f"layer {layer!r} is a {type(layer).__name__}; pass a name, an index{also} or None"
         )
     return name
 

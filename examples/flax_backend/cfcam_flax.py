@@ -9,7 +9,7 @@ from flax import nnx
 
 from cfcam_core import Backend, Capture, InvalidInputError, Layer
 from cfcam_core.capture import real_array
-from cfcam_core.layers import find_default, find_layer, is_bottleneck, unknown_layer
+from cfcam_core.layers import find_default, find_layer, is_bottleneck
 from cfcam_core.targets import resolve_targets
 
 
@@ -24,10 +24,11 @@ class FlaxBackend(Backend):
     """An `nnx.Module` that takes an array (N, *s, C) and returns logits (N, K)."""
 
     def __init__(self, model: nnx.Module, *, example: Any = None) -> None:
-        self.model = model
+        self.model, self.found = model, []
         self.modules = {".".join(map(str, path)): one for path, one in nnx.iter_modules(model)}
         self.axes = {len(m.kernel_size) for m in self.modules.values() if isinstance(m, nnx.Conv)}
-        self.found = [] if example is None else self.find(np.asarray(example)[:1])
+        if example is not None:
+            self.capture(example)
 
     def layers(self) -> list[Layer]:
         """Return what all paths run through; known from the example or the first explanation."""
@@ -58,12 +59,9 @@ class FlaxBackend(Backend):
         x = real_array(inputs, "inputs")
         x = x[None] if x.ndim - 1 in self.axes else x
         _, made = self.run(x)
-        name = next((name for name, module in self.modules.items() if module is layer), layer)
-        if not isinstance(name, str):
+        if not isinstance(layer, str):
             self.found = self.found or self.find(x[:1])
-            name = find_layer(name, self.found)
-        if name not in made:
-            raise unknown_layer(name, made)
+        name = find_layer(layer, self.found, parts=self.modules, names=made)
         return x, name, made[name]
 
     def run(self, x: Any, layer: str = "", given: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -93,9 +91,5 @@ class FlaxBackend(Backend):
         cuts = [n for n in made if is_bottleneck(self.run(x, n, others[n])[0], own, other)][1:]
         slopes = [self.capture(x, layer=name).gradients for name in cuts]
         default = find_default([slope.shape for slope in slopes], x.ndim - 2, slopes.__getitem__)
-        return [
-            Layer(
-                name, (None, *made[name].shape[1:]), type(self.modules[name]).__name__, i == default
-            )
-            for i, name in enumerate(cuts)
-        ]
+        facts = [((None, *made[n].shape[1:]), type(self.modules[n]).__name__) for n in cuts]
+        return [Layer(n, *facts[i], is_default=i == default) for i, n in enumerate(cuts)]

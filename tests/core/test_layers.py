@@ -27,6 +27,20 @@ def test_what_names_no_layer(layer, said):
         find_layer(layer, LAYERS)
 
 
+def test_layers_of_the_framework():
+    parts = {"a": object(), "inner": object()}
+    assert find_layer(parts["inner"], LAYERS, parts=parts) == "inner"
+    assert find_layer(1, LAYERS, parts=parts) == "b"
+    with pytest.raises(cfcam.LayerNotFoundError, match="one of the model's own layers"):
+        find_layer(object(), LAYERS, parts=parts)
+
+
+def test_names_that_there_are():
+    assert find_layer("inner", LAYERS, names=["inner"]) == "inner"
+    with pytest.raises(cfcam.LayerNotFoundError, match="no layer 'iner'; the closest.* inner"):
+        find_layer("iner", LAYERS, names=["inner"])
+
+
 def test_no_default():
     with pytest.raises(cfcam.LayerNotFoundError, match="no layer with a spatial grid"):
         find_layer(None, LAYERS[:1])
