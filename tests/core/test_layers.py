@@ -37,7 +37,7 @@ def test_layers_of_the_framework():
 
 def test_names_that_there_are():
     assert find_layer("inner", LAYERS, names=["inner"]) == "inner"
-    with pytest.raises(cfcam.LayerNotFoundError, match="no layer 'iner'; the closest.* inner"):
+    with pytest.raises(cfcam.LayerNotFoundError, match=r"no layer .iner.; the closest.* inner"):
         find_layer("iner", LAYERS, names=["inner"])
 
 
