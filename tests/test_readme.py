@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 from cfcam_onnx._rules import RULES
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 import cfcam_core as cfcam
 from cfcam_core.demo.run import METHODS, measure, measure_chance
@@ -46,7 +48,17 @@ def test_python_blocks_run(block, tmp_path, monkeypatch):
     cv2.imwrite("photo.jpg", rng.integers(0, 256, (90, 120, 3), np.uint8))
     for name in ("activations", "gradients"):
         np.save(f"{name}.npy", rng.normal(0.1, 1, (32, 7, 7)).astype(np.float32))
-    exec(block, {})  # noqa: S102 - that is the point
+    exec(block, own_model())  # noqa: S102 - that is the point
+
+
+def own_model():
+    """Return the names of the first example: a reader's model and batch."""
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    model = nn.Sequential()
+    model.features, model.head = features, head
+    return {"model": model, "x": torch.randn(2, 3, 24, 32)}
 
 
 def test_numbers_are_those_of_the_demo_and_of_the_rules():
@@ -69,5 +81,5 @@ def test_numbers_are_those_of_the_demo_and_of_the_rules():
 
 
 def test_readme_has_its_blocks_and_is_short():
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 3
     assert len(README.splitlines()) <= 150
