@@ -73,8 +73,9 @@ class KerasBackend(Backend, SeveralLayers):
         self._look_through = look_through
         self._lock = RLock()
         self._found: Trial | None = None
+        self._taken: dict[Any, bool] = {}
         if example is not None:
-            self._trial(self._inputs.read(example))
+            self._trial(self._read(example))
 
     # ------------------------------------------------------------------------------- facts
 
@@ -277,8 +278,19 @@ class KerasBackend(Backend, SeveralLayers):
                     self._inputs = self._inputs.as_seen(feeds)
             return self._found
 
+    def _read(self, inputs: Any) -> Feeds:
+        """Return checked inputs; whether whole numbers may stay what they are is tried out once."""
+        with self._lock:
+            known = self._inputs
+            feeds = known.read(inputs)
+            if known.are_open(feeds):
+                if feeds.kinds not in self._taken:
+                    self._taken[feeds.kinds] = self._runner.can_run(feeds.first())
+                return feeds if self._taken[feeds.kinds] else feeds.floats()
+        return feeds
+
     def _batch(self, inputs: Any) -> Batch:
-        feeds = self._inputs.read(inputs)
+        feeds = self._read(inputs)
         return Batch(self._runner, self._trial(feeds), feeds, self.input_names)
 
     def _name(self, layer: Any, trial: Trial) -> str:

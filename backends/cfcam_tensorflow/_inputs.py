@@ -101,6 +101,15 @@ class Feeds:
         """Return the first samples."""
         return Feeds([one[:count] for one in self.arrays], self.hold)
 
+    def floats(self) -> Feeds:
+        """Return the same with floats in place of whole numbers."""
+        return Feeds([one.astype(np.float32) for one in self.arrays], self.hold)
+
+    @property
+    def kinds(self) -> tuple[tuple[Any, ...], ...]:
+        """Sizes of a sample and dtype of each array."""
+        return tuple((one.shape[1:], one.dtype) for one in self.arrays)
+
     @property
     def picture(self) -> int | None:
         """Number of the first array with a channel axis and spatial axes; None without one."""
@@ -149,6 +158,11 @@ class Inputs:
         return not self.inputs or any(
             not one.is_strict or one.shape is None or None in one.shape[1:] for one in self.inputs
         )
+
+    def are_open(self, feeds: Feeds) -> bool:
+        """Return whether whole numbers have come, and the model does not say if it takes such."""
+        open_dtypes = [one.dtype is None for one in self.inputs] or [True]
+        return any(open_dtypes) and any(one.dtype.kind != "f" for one in feeds.arrays)
 
     def read(self, inputs: Any) -> Feeds:
         """Return checked arrays.
