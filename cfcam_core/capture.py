@@ -116,13 +116,14 @@ def real_array(values: Any, name: str) -> FloatArray:
 def number_array(values: Any, name: str) -> NDArray[Any]:
     """Return `values` as an array of real numbers, or raise `InvalidInputError`."""
     if isinstance(values, np.ma.MaskedArray):
-        raise InvalidInputError(f"{name} are a masked array; fill in what is masked")
+        raise InvalidInputError(f"{name}: a masked array; fill in what is masked")
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidInputError(f"{name} cannot be read as an array: {error}") from error
     if array.dtype.kind not in "fiub":
-        raise InvalidInputError(f"{name} have dtype {array.dtype}; wanted real numbers")
+        kind = "" if isinstance(values, np.ndarray) else f" in a {type(values).__name__}"
+        raise InvalidInputError(f"{name}: dtype {array.dtype}{kind}; wanted real numbers")
     return array
 
 

@@ -93,8 +93,9 @@ def find_default(
 
     All paths from the input run through it, the gradient of a logit is not zero on it, and in more
     than one channel, where there is such a map: that leaves out maps of single classes, and patches
-    that only a class token would be read from. Maps with as many spatial axes as the input, and at
-    least `FINE` positions an axis, go first.
+    that only a class token would be read from. Where all gradients are zero, as behind units that
+    are dead on this input, the last map will do. Maps with as many spatial axes as the input, and
+    at least `FINE` positions an axis, go first.
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ def find_default(
         key=lambda i: (len(shapes[i]) == axes + 2, min(shapes[i][2:]) >= FINE, i),
         reverse=True,
     )
-    for least in (2, 1):  # channels
+    for least in (2, 1, 0):  # channels
         for i in order:
             found = gradient(i)
             if found is None or _channels_with_gradient(found) < least:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from cfcam_core.backend import Backend, Layer, SeveralLayers
 from cfcam_core.capture import Capture
 from cfcam_core.errors import InvalidInputError
+from cfcam_core.inputs import Sizes
 from cfcam_onnx._arrays import as_layer, captured, seeds
 from cfcam_onnx._cache import Entries, find_cache
 from cfcam_onnx._classifier import Classifier
-from cfcam_onnx._inputs import Sizes, read_inputs
+from cfcam_onnx._inputs import read_inputs
 from cfcam_onnx._layers.sites import Site
 from cfcam_onnx._limits import Limits
 from cfcam_onnx._programs import COTANGENT, EXPLAIN_TOP

@@ -13,11 +13,12 @@ from typing import Any
 import onnx
 
 from cfcam_core.errors import InvalidInputError
+from cfcam_core.inputs import Sizes
 from cfcam_core.tokens import Fold, Seen, find_fold, fold_of
 from cfcam_onnx._bounds import bounds_of, is_sized_by_values
 from cfcam_onnx._cache import Entries
 from cfcam_onnx._graph import Graph
-from cfcam_onnx._inputs import Input, Sizes
+from cfcam_onnx._inputs import Input
 from cfcam_onnx._layers import Layers, Site
 from cfcam_onnx._layers.axes import channel_axes
 from cfcam_onnx._learned import learned_once

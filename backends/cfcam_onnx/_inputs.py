@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cfcam_core.capture import number_array
 from cfcam_core.errors import InvalidInputError
-
-Sizes = tuple[int | None, ...]
+from cfcam_core.inputs import Sizes, as_batch, as_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,63 +49,9 @@ class Input:
         InvalidInputError
             Not real and finite numbers, or a shape that the model does not take.
         """
-        try:
-            array = np.asarray(values)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InvalidInputError(
-                f"{self._called} cannot be read as an array: {error}"
-            ) from error
-        if array.dtype.kind not in "fiub":
-            raise InvalidInputError(
-                f"{self._called} has dtype {array.dtype}; wanted numbers for {self.dtype}"
-            )
-        if array.ndim == len(self.shape) - 1:
-            array = array[None]
-        self._check_shape(array)
-        with np.errstate(over="ignore", invalid="ignore"):
-            converted = np.asarray(array, self.dtype, order="C")
-        if self.dtype.kind == "f" and not np.isfinite(converted).all():
-            bad = int((~np.isfinite(converted)).sum())
-            raise InvalidInputError(
-                f"{self._called} holds {bad} values that are NaN or infinite in {self.dtype}; "
-                "clean the array"
-            )
-        if self.dtype.kind in "iu" and not np.array_equal(converted, array):
-            raise InvalidInputError(
-                f"{self._called} has values that {self.dtype} cannot hold; the model takes them "
-                "unscaled"
-            )
-        return converted
-
-    @property
-    def _called(self) -> str:
-        return f"the array for {self.name!r}"
-
-    def _check_shape(self, array: NDArray[Any]) -> None:
-        # the batch is not compared: other sizes than the model's own are run in pieces
-        fits = array.ndim == len(self.shape) and all(
-            wanted in (None, size)
-            for wanted, size in zip(self.shape[1:], array.shape[1:], strict=True)
-        )
-        if fits and array.size:
-            return
-        advice = "resize or reshape it"
-        if array.ndim == len(self.shape) == 4 and self.channels is not None:
-            moved = np.moveaxis(array, *((3, 1) if self.channels == 1 else (1, 3)))
-            if all(w in (None, s) for w, s in zip(self.shape[1:], moved.shape[1:], strict=True)):
-                advice = (
-                    f"transpose it with axes {(0, 3, 1, 2) if self.channels == 1 else (0, 2, 3, 1)}"
-                )
-            elif self.shape[self.channels] not in (None, array.shape[self.channels]):
-                advice = (
-                    f"give it {self.shape[self.channels]} channels on axis {self.channels}, not "
-                    f"{array.shape[self.channels]}"
-                )
-        raise InvalidInputError(
-            f"{self._called} has shape {array.shape}; the model takes {shown(self.shape)}, or "
-            "one sample without the "
-            f"first axis; {advice}"
-        )
+        called = f"the array for {self.name!r}"
+        array = as_batch(number_array(values, called), self.shape, called, channels=self.channels)
+        return as_dtype(array, self.dtype, called)
 
 
 def read_inputs(inputs: Any, expected: list[Input]) -> tuple[dict[str, NDArray[Any]], int]:
@@ -138,11 +84,3 @@ def read_inputs(inputs: Any, expected: list[Input]) -> tuple[dict[str, NDArray[A
     if len(counts) != 1:
         raise InvalidInputError(f"the inputs hold {sorted(counts)} samples; wanted as many in each")
     return feeds, counts.pop()
-
-
-def shown(shape: Sizes) -> str:
-    """Return a shape for people: N for an open batch, ? for another open size."""
-    sizes = [str(s) if s is not None else "?" for s in shape]
-    if shape and shape[0] is None:
-        sizes[0] = "N"
-    return f"({', '.join(sizes)})"

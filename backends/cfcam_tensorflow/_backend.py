@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from cfcam_core.backend import Backend, Layer, SeveralLayers
 from cfcam_core.capture import Capture, real_array
 from cfcam_core.errors import InvalidInputError
+from cfcam_core.inputs import Sizes
 from cfcam_core.layers import find_layer
 from cfcam_core.targets import resolve_targets
 from cfcam_tensorflow._batch import Batch
 from cfcam_tensorflow._engines import find_engine
-from cfcam_tensorflow._inputs import Feeds, Inputs, Sizes
+from cfcam_tensorflow._inputs import Feeds, Inputs
 from cfcam_tensorflow._naming import Names
 from cfcam_tensorflow._probing import Ending
 from cfcam_tensorflow._running import Runner
@@ -87,7 +88,8 @@ class KerasBackend(Backend, SeveralLayers):
     @property
     def input_layout(self) -> str:
         """``channels_first`` or ``channels_last``: where the (first) input has its channels."""
-        first = channel_axis(self._runner.names.operations, 4) == 1
+        rank = len(self.input_shape or ()) or 4
+        first = channel_axis(self._runner.names.operations, rank) == 1
         return "channels_first" if first else "channels_last"
 
     @property
@@ -281,11 +283,11 @@ class KerasBackend(Backend, SeveralLayers):
     def _read(self, inputs: Any) -> Feeds:
         """Return checked inputs; whether whole numbers may stay what they are is tried out once."""
         with self._lock:
-            known = self._inputs
-            feeds = known.read(inputs)
-            if known.are_open(feeds):
+            feeds = self._inputs.read(inputs)
+            if self._inputs.are_open(feeds):
                 if feeds.kinds not in self._taken:
-                    self._taken[feeds.kinds] = self._runner.can_run(feeds.first())
+                    one = [self._runner.engine.tensor(x) for x in feeds.first().arrays]
+                    self._taken[feeds.kinds] = self._runner.can_run(feeds.hold(one))
                 return feeds if self._taken[feeds.kinds] else feeds.floats()
         return feeds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,7 +122,7 @@ class Batch:
             )
         feeds, arounds = self.feeds, {}
         if layout is not None and maps is not None:
-            array = self._unfolded(layout, maps)
+            array, calls = self._unfolded(layout, maps)
             place = self._place(layout.name)
             if place is not None:
                 feeds = Feeds(
@@ -130,7 +131,7 @@ class Batch:
             else:
                 seen, value = self.trial.seen[layout.name], self.runner.engine.tensor(array)
                 arounds[seen.operation] = self.runner.replacing(
-                    seen.calls - 1, lambda x: keras.ops.cast(value, x.dtype)
+                    calls - 1, lambda x: keras.ops.cast(value, x.dtype)
                 )
         made, _ = self.runner.engine.forward(lambda _: self._end(self._raw(feeds.arrays, arounds)))
         return self.runner.engine.array(made)
@@ -152,13 +153,27 @@ class Batch:
             return None
         return tuple(np.delete(self.feeds.arrays[place].shape, [0, where.channels]).tolist())
 
-    def _unfolded(self, layout: Layout, maps: NDArray[Any]) -> NDArray[Any]:
-        """Return maps as a layer has them; what is on no grid is the layer's own."""
+    def _unfolded(self, layout: Layout, maps: NDArray[Any]) -> tuple[NDArray[Any], int]:
+        """Return maps as a layer has them, and how often it is called on these inputs.
+
+        What is on no grid is the layer's own.
+        """
+        calls: Counter[str] = Counter()
+
+        def run(tap: Tap) -> Any:
+            def counted(name: str, x: Any) -> Any:
+                calls[name] += 1
+                return tap(name, x)
+
+            return self._run([layout], counted)
+
         place = self._place(layout.name)
         if place is not None:
             own = self.feeds.arrays[place]
         else:
-            _, taken = self.runner.engine.forward(lambda tap: self._run([layout], tap))
+            _, taken = self.runner.engine.forward(run)
+            if layout.name not in taken:
+                raise _unseen(layout.name)
             own = self.runner.engine.array(taken[layout.name])
         wanted = layout.maps(own, self._size(layout)).shape
         if maps.shape != wanted:
@@ -166,7 +181,7 @@ class Batch:
                 f"activations have shape {maps.shape}; on these inputs layer {layout.name!r} makes "
                 f"{wanted}"
             )
-        return layout.array(maps, own)
+        return layout.array(maps, own), calls[layout.name]
 
     def _run(
         self, layouts: Sequence[Layout], tap: Tap, *, target: Callable[[Any], Any] | Any = None

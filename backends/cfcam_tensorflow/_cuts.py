@@ -3,7 +3,7 @@
 A layer is passed by where another tensor, made before it from the input, is read after it by a
 layer that the scores depend on. Where every tensor that a layer reads was made by a layer, that
 tells all; where a model of the user's own computes something between its layers, what is left is
-tried (`cfcam_core.layers.is_bottleneck`).
+tried (`cfcam_core.layers.is_bottleneck`). Truth values are no path: masks say what to leave out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cfcam_tensorflow._observing import Call
+from cfcam_tensorflow._outputs import is_mask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +70,7 @@ def find_cuts(
         makers |= dict.fromkeys(fresh, one)
     readings = []
     for one in calls:
-        for key in {id(x) for x in one.inputs} - own:
+        for key in {id(x) for x in one.inputs if not is_mask(x)} - own:
             maker = makers.get(key)
             if maker is None or maker.ended > one.started:  # the model made it itself
                 is_complete = False

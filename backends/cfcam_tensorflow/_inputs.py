@@ -11,9 +11,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from cfcam_core.capture import number_array
 from cfcam_core.errors import InvalidInputError
-
-Sizes = tuple[int | None, ...]
+from cfcam_core.inputs import Sizes, as_batch, as_dtype
 
 GUESSED = {3: (128,), 4: (224, 224), 5: (32, 32, 32)}
 """Spatial sizes of a trial where the model leaves them open, by number of axes (ours)."""
@@ -39,49 +39,19 @@ class Input:
         InvalidInputError
             Not real and finite numbers, or a shape that the model does not take.
         """
-        array = as_array(values, self._called)
+        called = f"the array for {self.name!r}"
+        array = as_array(values, called)
         if self.shape is not None:
-            if array.ndim == len(self.shape) - 1:
-                array = array[None]
-            self._check_shape(array)
-        if array.ndim == 0 or not array.size:
+            first = keras.config.image_data_format() == "channels_first"
+            open_shape = (None,) * len(self.shape)
+            shape = self.shape if self.is_strict else open_shape
+            array = as_batch(array, shape, called, channels=1 if first else len(shape) - 1)
+        elif not array.size or not array.ndim:
             raise InvalidInputError(
-                f"{self._called} has shape {array.shape}; wanted a batch of at least one sample"
+                f"{called} has shape {array.shape}; wanted a batch of at least one sample"
             )
-        wanted = self.dtype or (np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype)
-        with np.errstate(over="ignore", invalid="ignore"):
-            converted = np.asarray(array, wanted, order="C")
-        if wanted.kind == "f" and not np.isfinite(converted).all():
-            bad = int((~np.isfinite(converted)).sum())
-            raise InvalidInputError(
-                f"{self._called} holds {bad} values that are NaN or infinite in {wanted}; "
-                "clean the array"
-            )
-        if wanted.kind in "iu" and not np.array_equal(converted, array):
-            raise InvalidInputError(
-                f"{self._called} has values that {wanted} cannot hold; the model takes whole "
-                "numbers"
-            )
-        return converted
-
-    @property
-    def _called(self) -> str:
-        return f"the array for {self.name!r}"
-
-    def _check_shape(self, array: NDArray[Any]) -> None:
-        assert self.shape is not None  # noqa: S101 - the caller has asked
-        wanted = self.shape[1:] if self.is_strict else (None,) * (len(self.shape) - 1)
-        if array.ndim == len(self.shape) and array.size and _fits(wanted, array.shape[1:]):
-            return
-        advice = "resize or reshape it"
-        if array.ndim == len(self.shape) == 4:
-            for axes in ((0, 2, 3, 1), (0, 3, 1, 2)):
-                if _fits(wanted, tuple(array.shape[a] for a in axes[1:])):
-                    advice = f"transpose it with axes {axes}"
-        raise InvalidInputError(
-            f"{self._called} has shape {array.shape}; the model takes {shown(self.shape)}, or one "
-            f"sample without the first axis; {advice}"
-        )
+        floats = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype
+        return as_dtype(array, self.dtype or floats, called)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,16 +162,16 @@ class Inputs:
 
     def guess(self) -> Feeds | None:
         """Return one sample of noise that the model should take; None if nothing is known of it."""
-        if not self.inputs:
+        if not self.inputs or any(one.shape is None for one in self.inputs):
             return None
         rng = np.random.default_rng(0)
         arrays = []
         for one in self.inputs:
-            assert one.shape is not None  # noqa: S101 - inputs that are listed have one
-            sizes: list[Any] = list(one.shape[1:])
-            open_sizes = iter(GUESSED.get(len(one.shape), ()))
+            sizes: list[Any] = list((one.shape or ())[1:])
+            open_sizes = iter(GUESSED.get(len(sizes) + 1, ()))
             first = len(sizes) > 1 and keras.config.image_data_format() == "channels_first"
-            channels = 0 if first else len(sizes) - 1
+            known = [axis for axis, size in enumerate(sizes) if size is not None]
+            channels = known[0] if len(known) == 1 else 0 if first else len(sizes) - 1
             for axis, size in enumerate(sizes):
                 if size is None:
                     sizes[axis] = 3 if axis == channels else next(open_sizes, 8)
@@ -252,7 +222,8 @@ class Inputs:
         if _is_array(inputs):
             return [Input("input").read(inputs)], tuple
         arrays = [Input(f"input {place}").read(one) for place, one in enumerate(inputs)]
-        if len(self._arguments()) == len(arrays) > 1:
+        several = len(arrays) > 1 or isinstance(inputs, tuple)
+        if several and len(self._arguments()) == len(arrays):
             return arrays, tuple
         return arrays, lambda tensors: (list(tensors),)
 
@@ -273,23 +244,9 @@ def as_array(values: Any, called: str) -> NDArray[Any]:
     """
     values = values.detach() if hasattr(values, "detach") else values
     values = values.cpu() if hasattr(values, "is_cuda") else values
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidInputError(f"{called} cannot be read as an array: {error}") from error
-    if array.dtype.name == "bfloat16":
-        array = array.astype(np.float32)
-    if array.dtype.kind not in "fiub":
-        raise InvalidInputError(f"{called} has dtype {array.dtype}; wanted real numbers")
-    return array
-
-
-def shown(shape: Sizes) -> str:
-    """Return a shape for people: N for an open batch, ? for another open size."""
-    sizes = [str(s) if s is not None else "?" for s in shape]
-    if shape and shape[0] is None:
-        sizes[0] = "N"
-    return f"({', '.join(sizes)})"
+    if "bfloat16" in str(getattr(values, "dtype", "")):  # which NumPy does not have
+        values = values.float() if hasattr(values, "is_cuda") else np.asarray(values, np.float32)
+    return number_array(values, called)
 
 
 def _declared(tensor: Any) -> Input:
@@ -312,7 +269,3 @@ def _is_array(values: Any) -> bool:
 
 def _is_size(value: Any) -> bool:
     return value is None or isinstance(value, int)
-
-
-def _fits(wanted: Sizes, sizes: tuple[int, ...]) -> bool:
-    return all(w in (None, s) for w, s in zip(wanted, sizes, strict=True))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import keras
 
@@ -14,7 +15,10 @@ from cfcam_core.errors import InvalidInputError
 from cfcam_tensorflow._running import said
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
-"""Endings of files that Keras loads itself."""
+"""Endings of files that Keras loads itself: zip archives and HDF5."""
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+"""How a file of the latter kind begins."""
 
 
 def is_saved_model(model: Any) -> bool:
@@ -46,10 +50,16 @@ def load(path: str | PathLike[str]) -> Any:
         )
     if not file.is_file():
         raise InvalidInputError(f"there is no model file {str(file)!r}; check the path")
+    with file.open("rb") as opened:
+        if opened.read(len(HDF5)) != HDF5 and not is_zipfile(opened):
+            raise InvalidInputError(
+                f"{str(file)!r} holds no model of Keras: it is cut off, or of another kind; save "
+                "or copy it again"
+            )
     try:
         return _load(file)
     except Exception as error:
-        if "weights" in file.name.lower():
+        if ".weights." in file.name.lower() or "No model config" in str(error):
             advice = "weights alone are no model: build it, load them into it, and pass the model"
         else:
             advice = "if it has layers of your own, load it with keras.saving.load_model(..., "

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cfcam_tensorflow._intercepting import attribute_of
 from cfcam_tensorflow._observing import Call
+from cfcam_tensorflow._seen import MOVING
 
 
 def _sigmoid(x: NDArray[Any]) -> NDArray[Any]:
@@ -67,7 +68,13 @@ class Closing:
 
 
 def find_closing(leaf: Any, calls: Sequence[Call]) -> Closing | None:
-    """Return the layer that made an output with an activation as the last step, if one did."""
+    """Return the layer that made an output with an activation as the last step, if one did.
+
+    Layers behind it that only move numbers are passed by.
+    """
+    for one in reversed(calls):
+        if type(one.operation).__name__ in MOVING and any(x is leaf for x in one.outputs):
+            leaf = next(iter(one.inputs), leaf)
     for one in calls:
         activation = getattr(one.operation, "activation", None)
         named = getattr(activation, "__name__", "") in ACTIVATIONS

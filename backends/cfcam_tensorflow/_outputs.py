@@ -71,6 +71,11 @@ def dtype_name(x: Any) -> str:
     return str(keras.backend.standardize_dtype(x.dtype))
 
 
+def is_mask(x: Any) -> bool:
+    """Return whether a tensor holds truth values."""
+    return dtype_name(x) == "bool"
+
+
 def described(raw: Any, names: list[str]) -> str:
     """Return shapes and names of all outputs, for people."""
     leaves = keras.tree.flatten_with_path(raw)

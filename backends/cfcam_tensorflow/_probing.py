@@ -110,7 +110,7 @@ class Probe:
         wanted = self.runner.engine.array(scores)
         closing = find_closing(leaf, calls)
         tries = [replace(self.ending, closing=closing)] if closing else []
-        if kept_logits(leaf) is not None:
+        if self.runner.engine.KEEPS_NOTES and kept_logits(leaf) is not None:
             tries.append(replace(self.ending, kept=True))
         for one in tries:
             made = replace(self, ending=one).scores(tensors)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from typing import Any
 
 import keras
+from keras.src.backend import get_keras_mask, set_keras_mask
 
 from cfcam_core.errors import CfcamError, InvalidInputError
 from cfcam_tensorflow._engines import Engine, Tap
@@ -17,7 +21,7 @@ from cfcam_tensorflow._keeping import keeping
 from cfcam_tensorflow._naming import Names
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Runner:
     """A model that can be run.
 
@@ -38,6 +42,16 @@ class Runner:
     names: Names
     engine: Engine
 
+    @cached_property
+    def _how(self) -> Mapping[str, Any]:
+        """What says that it is no training; a function, or a call of the user's, may take nothing.
+
+        Without it Keras does not train either.
+        """
+        takes = inspect.signature(self.model.__call__).parameters.values()
+        named = any(one.name == "training" or one.kind is one.VAR_KEYWORD for one in takes)
+        return {"training": False} if named and isinstance(self.model, keras.layers.Layer) else {}
+
     def run(self, tensors: Sequence[Any], arounds: Mapping[Any, Around]) -> Any:
         """Run the model on positional arguments and return what it returns.
 
@@ -51,24 +65,28 @@ class Runner:
         """
         every = [*self.roots, *self.names.operations.values()]
         compiled: dict[Any, Around] = {one: plain for one in every if is_compiled(one)}
-        how = {"training": False} if isinstance(self.model, keras.layers.Layer) else {}
         with keeping(every), intercepting({**compiled, **arounds}), keras.StatelessScope():
-            try:
-                return self.model(*tensors, **how)
-            except CfcamError:
-                raise
-            except Exception as error:
-                shapes = [tuple(getattr(x, "shape", ())) for x in keras.tree.flatten(list(tensors))]
-                raise InvalidInputError(
-                    f"the model cannot be run on inputs of shape {', '.join(map(str, shapes))}: "
-                    f"{type(error).__name__}: {said(error)}"
-                ) from error
+            return self._called(tensors)
 
     def build(self, tensors: Sequence[Any]) -> None:
-        """Run the model once as it is, if some of its weights are made by its first run."""
+        """Run the model once as it is, if some of its weights are made by its first run.
+
+        Raises
+        ------
+        InvalidInputError
+            As for `run`.
+        """
         if any(not one.built for one in self.roots):
-            how = {"training": False} if isinstance(self.model, keras.layers.Layer) else {}
-            self.model(*tensors, **how)
+            self._called(tensors)
+
+    def can_run(self, tensors: Sequence[Any]) -> bool:
+        """Return whether the model runs on such inputs."""
+        try:
+            self.build(tensors)
+            self.engine.forward(lambda _: self.run(tensors, {}))
+        except InvalidInputError:
+            return False
+        return True
 
     def tapping(self, path: str, tap: Tap) -> Around:
         """Return a call that hands a layer's output to `tap` and goes on with what that returns."""
@@ -78,6 +96,18 @@ class Runner:
         """Return a call whose output is changed at the call of this number, counted from 0."""
         return at_call(number, self._changing(change))
 
+    def _called(self, tensors: Sequence[Any]) -> Any:
+        try:
+            return self.model(*tensors, **self._how)
+        except CfcamError:
+            raise
+        except Exception as error:
+            shapes = [tuple(getattr(x, "shape", ())) for x in keras.tree.flatten(list(tensors))]
+            raise InvalidInputError(
+                f"the model cannot be run on inputs of shape {', '.join(map(str, shapes))}: "
+                f"{type(error).__name__}: {said(error)}"
+            ) from error
+
     def _changing(self, change: Callable[[Any], Any]) -> Around:
         def changed(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             made = call(*args, **kwargs)
@@ -85,7 +115,7 @@ class Runner:
             place = next((i for i, x in enumerate(leaves) if self.engine.is_value(x)), None)
             if place is None:
                 return made
-            leaves[place] = _masked_like(leaves[place], change(leaves[place]))
+            leaves[place] = _noted_like(leaves[place], change(leaves[place]))
             return keras.tree.pack_sequence_as(made, leaves)
 
         return changed
@@ -116,9 +146,14 @@ def said(error: Exception) -> str:
     return next((line for line in lines if line and "xception encountered" not in line), "")
 
 
-def _masked_like(own: Any, other: Any) -> Any:
-    """Return `other` with the mask that Keras has attached to `own`, if there is one."""
-    mask = getattr(own, "_keras_mask", None)
-    if mask is not None and other is not own:
-        other._keras_mask = mask  # noqa: SLF001 - where Keras keeps it
+def _noted_like(own: Any, other: Any) -> Any:
+    """Return `other` with what Keras has noted on `own`: its mask, the logits it was made of."""
+    if other is own:
+        return other
+    mask, logits = get_keras_mask(own), getattr(own, "_keras_logits", None)
+    if mask is not None:
+        set_keras_mask(other, mask)
+    if logits is not None:
+        with suppress(AttributeError):  # JAX: see `KEEPS_NOTES`
+            other._keras_logits = logits  # noqa: SLF001 - where Keras keeps them
     return other

@@ -96,9 +96,15 @@ def seen_layers(
 
 def channel_axis(operations: Mapping[str, Any], rank: int) -> int:
     """Return where a picture has its channels, from the first layer that says so."""
-    formats = (getattr(one, "data_format", None) for one in operations.values())
-    known = next((one for one in formats if one in _FORMATS), keras.config.image_data_format())
-    return 1 if known == "channels_first" else rank - 1
+    axes = list(range(rank))
+    known = keras.config.image_data_format()
+    for one in operations.values():
+        if type(one).__name__ == "Permute" and len(one.dims) == rank - 1:
+            axes = [axes[i] for i in (0, *one.dims)]
+        if makes_grids(one):
+            known = one.data_format
+            break
+    return axes[1 if known == "channels_first" else -1]
 
 
 def makes_grids(operation: Any) -> bool:

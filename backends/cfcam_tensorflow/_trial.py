@@ -13,7 +13,8 @@ from cfcam_core.backend import Layer
 from cfcam_core.layers import find_default
 from cfcam_core.layout import Layout
 from cfcam_tensorflow._inputs import Feeds
-from cfcam_tensorflow._outputs import as_scores, choose, described
+from cfcam_tensorflow._observing import Call
+from cfcam_tensorflow._outputs import as_scores, choose, described, is_mask
 from cfcam_tensorflow._paths import Paths
 from cfcam_tensorflow._probing import Ending, Probe
 from cfcam_tensorflow._running import Runner
@@ -59,6 +60,7 @@ class Trial:
             None if picture is None else channel_axis(runner.names.operations, len(picture.shape))
         )
         """Its axis of channels."""
+        self._left_out = _left_out(calls)
         self.seen: Mapping[str, Seen] = seen_layers(calls, picture, self.channels)
         """All layers that were called, by path, in the order of execution."""
         self.ending = probe.look_through(self._own, calls, raw) if look_through else ending
@@ -130,7 +132,7 @@ class Trial:
                 self._probe,
                 self._own,
                 [
-                    engine.tensor(_noise_like(one)) if i in changed else x
+                    engine.tensor(_noise_like(one, self._left_out)) if i in changed else x
                     for i, (one, x) in enumerate(zip(arrays, self._own, strict=True))
                 ],
                 self.seen,
@@ -149,13 +151,25 @@ class Trial:
         return (None, *(n if axis in kept else None for axis, n in enumerate(one.shape) if axis))
 
 
-def _noise_like(array: NDArray[Any]) -> NDArray[Any]:
-    """Return noise of the same range, shape and dtype."""
+def _left_out(calls: Sequence[Call]) -> Sequence[float]:
+    """Return which values of an input are masked, if a layer takes a mask."""
+    if not any(is_mask(x) for one in calls for x in one.inputs):
+        return ()
+    return (0, *(one.operation.mask_value for one in calls if hasattr(one.operation, "mask_value")))
+
+
+def _noise_like(array: NDArray[Any], kept: Sequence[float]) -> NDArray[Any]:
+    """Return noise of the same range, shape and dtype, some values left where they are."""
     rng = np.random.default_rng(0)
-    low, high = array.min(), array.max()
-    if array.dtype.kind == "f":
-        spread = (low, high) if high > low else (low - 1, high + 1)
-        return rng.uniform(*spread, array.shape).astype(array.dtype)
     if array.dtype.kind == "b":
         return ~array
-    return rng.integers(low, int(high) + (2 if high == low else 1), array.shape).astype(array.dtype)
+    stays = np.isin(array, kept)
+    values = array if stays.all() else array[~stays]
+    low, high = values.min(), values.max()
+    if array.dtype.kind == "f":
+        spread = (low, high) if high > low else (low - 1, high + 1)
+        noise = rng.uniform(*spread, array.shape).astype(array.dtype)
+    else:
+        above = int(high) + (2 if high == low else 1)
+        noise = rng.integers(low, above, array.shape).astype(array.dtype)
+    return np.where(stays, array, noise)

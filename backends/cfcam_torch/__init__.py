@@ -23,7 +23,7 @@ def open_model(
     output : str, int or callable, optional
         Where the logits (N, K) are in what the model returns: a key, an attribute, an index, or a
         function that makes them of it, in tensors. Default: the tensor itself, its ``logits``, or
-        the first tensor in it.
+        the first tensor in it, unless another is made of that one by a dense layer.
     look_through : bool
         Whether to explain what a closing softmax, log-softmax or sigmoid reads: the logits, not the
         probabilities. False: explain the output as it is.
@@ -39,7 +39,8 @@ def open_model(
     ------
     InvalidInputError
         It is no model or its weights are not there; the file cannot be read, or is a pickle
-        (``.pt``, ``.pth``), which may run code; the model fails on the example.
+        (``.pt``, ``.pth``), which may run code; the model fails on the example; `output` is none of
+        these.
 
     Examples
     --------

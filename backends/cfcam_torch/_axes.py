@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -68,14 +69,14 @@ def channel_axes(nodes: Sequence[Any], told: Mapping[Edge, int]) -> dict[Edge, i
 def moved(node: Any, rank: int) -> list[int]:
     """Return which axis of what was read each axis of a transposition's output is."""
     if kind_of(node) == "Permute":
-        return [_axis(axis, rank) for axis in node._saved_dims]  # noqa: SLF001
+        return [from_front(axis, rank) for axis in node._saved_dims]  # noqa: SLF001
     order = list(range(rank))
-    a, b = _axis(node._saved_dim0, rank), _axis(node._saved_dim1, rank)  # noqa: SLF001
+    a, b = from_front(node._saved_dim0, rank), from_front(node._saved_dim1, rank)  # noqa: SLF001
     order[a], order[b] = order[b], order[a]
     return order
 
 
-def _axis(axis: int, rank: int) -> int:
+def from_front(axis: int, rank: int) -> int:
     """Return an axis from 0 on; autograd saves negative ones as huge numbers."""
     return (axis - 2**64 if axis >= 2**63 else axis) % rank
 
@@ -111,17 +112,26 @@ def _links(node: Any) -> Iterator[tuple[Edge, Edge, dict[int, int]]]:
         if kind in {"Permute", "Transpose"}:
             yield read, made, {b: a for a, b in enumerate(moved(node, len(shape)))}
         elif kind in SHAPING:
-            yield read, made, _kept(before, shape)
+            alike = [(a, b) for a, b in groups(before, shape) if len(a) == len(b) == 1]
+            yield read, made, {a[0]: b[0] for a, b in alike}
         elif kind not in AXES_MOVE and len(before) == len(shape):
             yield read, made, {axis: axis for axis in range(len(shape))}
 
 
-def _kept(before: tuple[int, ...], after: tuple[int, ...]) -> dict[int, int]:
-    """Return the axes next to the batch and at the end that a reshape leaves as they are."""
-    if before[0] != after[0]:
-        return {}
-    ends = {1: 1, len(before) - 1: len(after) - 1}
-    return {i: j for i, j in ends.items() if before[i] == after[j]}
+def groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Return which axes of one shape make up which of another; those of the size 1 left out."""
+    old = [axis for axis, size in enumerate(before) if size != 1]
+    new = [axis for axis, size in enumerate(after) if size != 1]
+    found: list[tuple[list[int], list[int]]] = []
+    while old and new:
+        a, b = [old.pop(0)], [new.pop(0)]
+        while (left := math.prod(before[i] for i in a)) != math.prod(after[j] for j in b):
+            shorter, rest = (a, old) if left < math.prod(after[j] for j in b) else (b, new)
+            if not rest:
+                return found
+            shorter.append(rest.pop(0))
+        found.append((a, b))
+    return found
 
 
 def _norm_hint(node: Any) -> list[Edge]:

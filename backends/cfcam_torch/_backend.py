@@ -273,13 +273,16 @@ class TorchBackend(Backend, SeveralLayers):
         """Return the logits with maps in the place of a layer's own."""
         place = find_place(self._model.module, layer, facts)
         size = _size(feeds, facts) or None
+        is_new = False
 
         def change(own: NDArray[np.float32]) -> NDArray[Any]:
-            wanted = place.maps(own, size).shape
-            if maps.shape != wanted:
+            nonlocal is_new
+            before = place.maps(own, size)
+            if maps.shape != before.shape:
                 raise InvalidInputError(
-                    f"activations have shape {maps.shape}; layer {place.name!r} has {wanted}"
+                    f"activations have shape {maps.shape}; layer {place.name!r} has {before.shape}"
                 )
+            is_new = not np.array_equal(maps, before)
             return place.array(maps, own)
 
         module = module_of(self._model.module, place.name)
@@ -294,6 +297,11 @@ class TorchBackend(Backend, SeveralLayers):
         scores = self._model.scores(feeds, facts, [(module, action)])
         if len(runs) < turn:
             raise LayerNotFoundError(f"layer {place.name!r} did not run on these inputs")
+        is_hidden = is_new and not runs[turn - 1]
+        if is_hidden and np.array_equal(scores, self._model.scores(feeds, facts)):
+            raise LayerNotFoundError(
+                f"no score depends on what layer {place.name!r} hands on; name a layer inside it"
+            )
         return scores
 
 

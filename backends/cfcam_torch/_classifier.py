@@ -34,6 +34,11 @@ class Classifier:
     """
 
     def __init__(self, model: Any, *, output: Any, look_through: bool) -> None:
+        if not (output is None or callable(output) or isinstance(output, str | int)):
+            raise InvalidInputError(
+                f"output={output!r} is a {type(output).__name__}; wanted a key, an attribute, an "
+                "index, or a function that makes (N, K) of the model's output"
+            )
         self.module: nn.Module = find_module(model)
         self.inputs = inputs_of(self.module)
         self._output, self._look_through = output, look_through
@@ -108,10 +113,7 @@ class Classifier:
         try:
             return use(facts)
         except LayerNotFoundError:
-            own = self._learned(feeds)
-            if own is facts:
-                raise
-            return use(own)
+            return use(self._tried(feeds))
 
     def reading(self, facts: Facts) -> Reading:
         """Return how the output of a run is read."""
@@ -148,19 +150,18 @@ class Classifier:
 
     def _learned(self, feeds: Feeds) -> Facts:
         """Return what a trial on inputs of these sizes shows."""
-        first = rows(feeds, 1)
         if callable(self._output):  # which may know the model, and would keep it alive
-            return self._tried(first, feeds)
-        kinds = tuple((name, *_kind(value)) for name, value in first.items())
+            return self._tried(feeds)
+        kinds = tuple((name, *_kind(value)) for name, value in feeds.items())
         key = ("facts", kinds, self._look_through, self._output)
-        facts: Facts = learned(self.module, key, lambda: self._tried(first, feeds))
+        facts: Facts = learned(self.module, key, lambda: self._tried(feeds))
         return facts
 
-    def _tried(self, first: Feeds, feeds: Feeds) -> Facts:
+    def _tried(self, feeds: Feeds) -> Facts:
         how = {"output": self._output, "look_through": self._look_through}
         if samples(feeds) > 1:
             with suppress(InvalidInputError):
-                return try_out(self.module, first, **how)
+                return try_out(self.module, rows(feeds, 1), **how)
         return try_out(self.module, feeds, **how)  # some models take a fixed number of samples
 
 

@@ -29,7 +29,7 @@ from cfcam_torch._outputs import (
     tensors_of,
     with_tensor,
 )
-from cfcam_torch._running import Action, restarted, run, undisturbed
+from cfcam_torch._running import Action, modules_of, restarted, run, undisturbed
 
 INPUT = "input"
 """Name of the first picture, signal or volume among the inputs."""
@@ -133,10 +133,9 @@ def explained(
         A layer does not run, or the scores do not depend on it.
     """
     seed = Seed(target, samples(feeds))
+    from_start = INPUT in layers or bool(slow.intersection(layers)) or _has_backward_hooks(model)
     with undisturbed(model):
-        for record in (False, True):
-            if not record and (INPUT in layers or slow.intersection(layers)):
-                continue
+        for record in (False, True)[from_start:]:
             made: dict[str, Tensor] = {}
             versions: dict[str, int] = {}
             own = _prepared(feeds, made, source, record=record, explain_input=INPUT in layers)
@@ -167,7 +166,7 @@ def explained(
 
 def replaced(
     turn: int, change: Callable[[NDArray[np.float32]], NDArray[Any]]
-) -> tuple[Action, list[int]]:
+) -> tuple[Action, list[bool]]:
     """Return what puts changed numbers in the place of a layer's own, in one of its runs.
 
     Parameters
@@ -180,13 +179,13 @@ def replaced(
     Returns
     -------
     action : callable
-    runs : list
-        Grows with each of its runs.
+    runs : list of bool
+        Grows with each of its runs: whether it returned the tensor as it is.
     """
-    runs: list[int] = []
+    runs: list[bool] = []
 
     def action(output: Any) -> Any:
-        runs.append(1)
+        runs.append(isinstance(output, Tensor))
         tensor = first_tensor(output)
         if tensor is None or len(runs) != turn:
             return None
@@ -194,6 +193,11 @@ def replaced(
         return with_tensor(output, tensor, array.to(tensor))
 
     return action, runs
+
+
+def _has_backward_hooks(model: nn.Module) -> bool:
+    """Return whether the user watches gradients, which then flow through all of the model."""
+    return any(m._backward_hooks or m._backward_pre_hooks for m in modules_of(model))  # noqa: SLF001
 
 
 def _prepared(

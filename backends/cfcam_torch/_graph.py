@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from cfcam_core.cuts import cut_points
 
 Edge = tuple[Any, int]
 """A node of autograd's graph and the number of one of its outputs: a tensor."""
@@ -46,6 +47,14 @@ def shape_of(edge: Edge) -> tuple[int, ...]:
         return ()
 
 
+def outputs_of(node: Any) -> int:
+    """Return how many tensors an operator has made."""
+    try:
+        return len(node._input_metadata)  # noqa: SLF001 - the inputs of the reverse step
+    except (AttributeError, RuntimeError):
+        return 1
+
+
 def parents(node: Any) -> list[Edge | None]:
     """Return what an operator has read; None for what needs no gradient."""
     return [None if one[0] is None else one for one in node.next_functions]
@@ -70,8 +79,6 @@ def in_order(ends: Iterable[Edge]) -> list[Any]:
 def cut_edges(nodes: Iterable[Any], sources: set[Any], end: Edge) -> set[Edge]:
     """Return the tensors that every path from the sources to the end runs through.
 
-    One pass with a count of what is still to be read: where a single tensor is alive, it is a cut.
-
     Parameters
     ----------
     nodes : iterable of nodes
@@ -79,28 +86,12 @@ def cut_edges(nodes: Iterable[Any], sources: set[Any], end: Edge) -> set[Edge]:
     sources : set of nodes
     end : Edge
     """
-    flowing, readers = set(sources), Counter({end: 1})
-    reading: dict[Any, list[Edge]] = {}
-    for node in nodes:
-        read = [] if node in sources else [e for e in node.next_functions if e[0] in flowing]
-        if read:
-            flowing.add(node)
-            reading[node] = read
-            readers.update(read)
-    outputs: dict[Any, list[Edge]] = {}
-    for edge in readers:
-        outputs.setdefault(edge[0], []).append(edge)
-    alive = {edge for source in sources for edge in outputs.get(source, ())}
-    cuts = set(alive) if len(alive) == 1 else set()
-    for node, read in reading.items():
-        readers.subtract(read)
-        alive.difference_update(edge for edge in read if not readers[edge])
-        alive.update(outputs.get(node, ()))
-        if len(alive) == 1:
-            cuts.update(alive)
-    return cuts
-
-
-def is_connected(nodes: Iterable[Any], sources: set[Any]) -> bool:
-    """Return whether any of the sources is among the nodes."""
-    return any(node in sources for node in nodes)
+    steps = [
+        (
+            [edge for edge in parents(node) if edge is not None],
+            [(node, number) for number in range(outputs_of(node))],
+        )
+        for node in nodes
+        if node not in sources
+    ]
+    return set(cut_points(steps, [(node, 0) for node in sources], [end]))

@@ -206,7 +206,7 @@ def _tensor(values: Any, name: str) -> Tensor:
     """Return a copy of the values as a tensor of real numbers."""
     try:
         if isinstance(values, Tensor):
-            found = values.detach().clone()
+            found = values.detach().clone().as_subclass(Tensor)  # pictures of torchvision are more
         elif isinstance(values, np.ma.MaskedArray):
             raise InvalidInputError(f"{_called(name)} is a masked array; fill in what is masked")
         else:

@@ -137,7 +137,7 @@ def find_output(raw: Any, samples: int, output: Any, closing: Closing | None) ->
         What the user has named is not there or no classifier's.
     """
     named = _chosen(raw, output)
-    chosen = named if isinstance(named, Tensor) else _logits_of(named)
+    chosen = logits_of(named)
     if chosen is None:
         if output is not None:
             raise InvalidInputError(
@@ -148,7 +148,7 @@ def find_output(raw: Any, samples: int, output: Any, closing: Closing | None) ->
     behind: tuple[str, ...] = ()
     if closing is not None:
         chosen, behind = closing.opened(chosen)
-    rows = _as_rows(chosen, samples)
+    rows = as_rows(chosen, samples)
     if rows is None and output is not None:
         raise InvalidInputError(
             f"output={_said(output)} gives {shown(chosen)}; wanted ({samples}, K); {_ADVICE}"
@@ -167,6 +167,14 @@ def no_classifier(returned: str, samples: int) -> InvalidInputError:
     return InvalidInputError(
         f"the model returns {returned}, not logits of shape ({samples}, K); {_ADVICE}; or pass a "
         "function as target= that makes a scalar or (N,) of it"
+    )
+
+
+def features_first(raw: Any, first: Tensor, other: Tensor) -> InvalidInputError:
+    """Return the error for a model that seems to return features and then the logits."""
+    return InvalidInputError(
+        f"the model returns {shown(raw)}, and makes {shown(other)} of {shown(first)}, which is "
+        f"before it and may be features; {_ADVICE}"
     )
 
 
@@ -213,12 +221,15 @@ def _chosen(raw: Any, output: str | int | Callable[[Any], Any] | None) -> Any:
         ) from error
 
 
-def _logits_of(raw: Any) -> Tensor | None:
+def logits_of(raw: Any) -> Tensor | None:
+    """Return what is taken for the logits if nobody has said where they are."""
+    if isinstance(raw, Tensor):
+        return raw
     named = raw.get("logits") if isinstance(raw, Mapping) else getattr(raw, "logits", None)
     return named if isinstance(named, Tensor) else first_tensor(raw)
 
 
-def _as_rows(logits: Tensor, samples: int) -> Tensor | None:
+def as_rows(logits: Tensor, samples: int) -> Tensor | None:
     """Return logits as (N, K), or None if they are something else."""
     if not logits.is_floating_point() or not logits.numel():
         return None

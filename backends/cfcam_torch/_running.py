@@ -119,30 +119,40 @@ def restarted(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
 
 _lock = Lock()
-_held: dict[int, int] = {}
-"""How many calls keep a module, by its id, from training; the last one out lets it go."""
+_calls: list[dict[int, nn.Module]] = []
+"""Which modules, by their id, each call keeps from training; the last one out lets them go."""
 
 
 @contextmanager
 def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Switch modules to evaluation for as long as any call needs it."""
-    ours = []
-    with _lock:
-        for module in modules:
-            if getattr(module, "training", False) or id(module) in _held:
-                ours.append(module)
-                _held[id(module)] = _held.get(id(module), 0) + 1
-                module.training = False
+    ours: dict[int, nn.Module] = {}
     try:
+        with _lock:
+            _calls.append(ours)
+            for module in modules:
+                if getattr(module, "training", False) or _is_held(module, ours):
+                    ours[id(module)] = module
+                    module.training = False
         yield
     finally:
-        if ours:
-            with _lock:
-                for module in ours:
-                    _held[id(module)] -= 1
-                    if not _held[id(module)]:
-                        del _held[id(module)]
-                        module.training = True
+        try:
+            _let_go(ours)
+        except KeyboardInterrupt:  # of all times
+            _let_go(ours)
+            raise
+
+
+def _let_go(ours: dict[int, nn.Module]) -> None:
+    with _lock:
+        _calls[:] = [one for one in _calls if one is not ours]
+        for module in ours.values():
+            module.training = not _is_held(module, ours)
+
+
+def _is_held(module: nn.Module, ours: Mapping[int, nn.Module]) -> bool:
+    """Return whether a call other than ours keeps a module from training."""
+    return any(id(module) in one for one in _calls if one is not ours)
 
 
 _stances: list[Any] = []

@@ -46,7 +46,10 @@ def _names(
         every = tuple(one.name for one in arguments)
         names = tuple(one.name for one in arguments if not one.has_default_value())
         return names or every[:1], frozenset(every), every
-    parameters = list(inspect.signature(model.forward).parameters.values())
+    try:
+        parameters = list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):  # no function, or none of Python's
+        parameters = []
     plain = [p for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
     names = tuple(p.name for p in plain if p.default is p.empty)
     main = getattr(model, "main_input_name", None)

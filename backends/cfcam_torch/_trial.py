@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cfcam_core.backend import Layer
 from cfcam_core.layers import find_default
 from cfcam_core.layout import Layout
+from cfcam_core.tokens import Fold
 from cfcam_torch._axes import SHAPING, channel_axes
 from cfcam_torch._graph import (
     Edge,
@@ -25,7 +26,6 @@ from cfcam_torch._graph import (
     edge_of,
     gradient_edge,
     in_order,
-    is_connected,
     kind_of,
     parents,
     shape_of,
@@ -33,7 +33,7 @@ from cfcam_torch._graph import (
 from cfcam_torch._inputs import Feeds
 from cfcam_torch._models import is_scripted
 from cfcam_torch._outputs import numpy_of, shown
-from cfcam_torch._patches import InRow, Mark, find_patches
+from cfcam_torch._patches import find_patches
 from cfcam_torch._running import undisturbed
 from cfcam_torch._watching import Made, Seen, watched
 
@@ -104,20 +104,20 @@ def _told(seen: Seen, feeds: Feeds) -> Facts:
     entry = _input_layout(seen, axes)
     spatial: tuple[int, ...] = ()
     size: tuple[int, ...] = ()
-    marks: dict[Edge, Mark] = {}
+    patches: dict[Edge, tuple[int, Fold]] = {}
     if entry is not None and seen.picture is not None:
         shape = shape_of(seen.picture)
         if len(shape) > 3 or seen.picture in axes:
             spatial = tuple(axis for axis in range(1, len(shape)) if axis != entry.channels)
         size = tuple(shape[axis] for axis in spatial)
         if len(size) == 2:
-            marks = find_patches(seen.nodes, seen.picture, entry.channels)
+            patches = find_patches(seen.nodes, seen.picture, spatial)
 
     def layout(name: str, edge: Edge) -> Layout | None:
         shape = shape_of(edge)
         if not 3 <= len(shape) <= 5 or shape[0] != seen.count:
             return None
-        return _layout(name, shape, axes.get(edge), marks.get(edge), size)
+        return _layout(name, shape, axes.get(edge), patches.get(edge), size)
 
     layouts = {name: layout(name, edge) for name, edge in seen.last.items() if name}
     known = {name: found for name, found in layouts.items() if found is not None}
@@ -131,7 +131,7 @@ def _told(seen: Seen, feeds: Feeds) -> Facts:
     places = [(edge, name) for edge, name in places if min(grids[edge][2:]) >= 2]
     default = _default(seen, places, grids, known, len(size))
     listed = tuple(
-        Layer(name, (None, *shape_of(edge)[1:]), seen.made[edge].kind, name == default, name)
+        Layer(name, (None, *shape_of(edge)[1:]), seen.made[edge].kind, name == default)
         for edge, name in places
     )
     logits = seen.output.logits
@@ -160,7 +160,7 @@ def _cuts(seen: Seen) -> tuple[Edge | None, set[Edge]]:
     end = edge_of(seen.end)
     sources = seen.sources if seen.picture is None else {seen.picture[0]}
     before = in_order([end])
-    if not is_connected(before, sources):
+    if sources.isdisjoint(before):
         sources = seen.sources
     return end, cut_edges(before, sources, end)
 
@@ -178,12 +178,12 @@ def _layout(
     name: str,
     shape: tuple[int, ...],
     channels: int | None,
-    mark: Mark | None,
+    patches: tuple[int, Fold] | None,
     size: tuple[int, ...],
 ) -> Layout:
     """Return how the output of a module lies."""
-    if len(shape) == 3 and isinstance(mark, InRow) and mark.axis:
-        return Layout(name, 3 - mark.axis, mark.fold, size)
+    if patches is not None:
+        return Layout(name, 3 - patches[0], patches[1], size)
     if channels is None or not 1 <= channels < len(shape):
         channels = 2 if len(shape) == 3 and len(size) == 2 else 1
     return Layout(name, channels)
@@ -200,13 +200,15 @@ def _map_shape(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
 def _address(made: Made, runs: Mapping[str, int]) -> str:
     """Return the name under which a tensor is found: the outermost module that returns it.
 
-    Only a module's last run counts. Modules that merely hand on what others made are left out, and
-    so are those that return it among other things, unless there is nothing else.
+    Only a module's last run counts. Modules that merely hand on what others made are left out. Of
+    those that return it among other things it is the innermost, if there is nothing else: what the
+    outer ones hand on may be read by nobody.
     """
-    found = ""
     names = [name for name, turn in made.by if name and turn == runs[name]]
-    for name in [one for one in names if one in made.bare] or names:
-        if not found or found.startswith(f"{name}."):
+    bare = [one for one in names if one in made.bare]
+    found = (bare or names or [""])[0]
+    for name in bare:
+        if found.startswith(f"{name}."):
             found = name
     return found
 

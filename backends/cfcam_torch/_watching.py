@@ -10,10 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cfcam_torch._graph import Edge, edge_of, in_order, is_connected, kind_of
+from cfcam_torch._axes import DENSE
+from cfcam_torch._graph import Edge, edge_of, in_order, kind_of
 from cfcam_torch._inputs import Feeds, picture_of, samples
 from cfcam_torch._models import is_scripted
-from cfcam_torch._outputs import Closing, Output, find_output, first_tensor, shown, with_tensor
+from cfcam_torch._outputs import (
+    Closing,
+    Output,
+    as_rows,
+    features_first,
+    find_output,
+    first_tensor,
+    logits_of,
+    shown,
+    tensors_of,
+    with_tensor,
+)
 from cfcam_torch._running import Action, restarted, run
 
 
@@ -59,7 +71,7 @@ class Seen:
         """Whether gradients flow from the logits to what was fed."""
         if self.end is None or not self.end.requires_grad:
             return False
-        return is_connected(in_order([edge_of(self.end)]), self.sources)
+        return not self.sources.isdisjoint(in_order([edge_of(self.end)]))
 
 
 def watched(model: nn.Module, feeds: Feeds, output: Any, *, closing: bool, restart: bool) -> Seen:
@@ -90,12 +102,34 @@ def watched(model: nn.Module, feeds: Feeds, output: Any, *, closing: bool, resta
         raw = run(model, own, actions, record=True)
         with torch.enable_grad():
             seen.output = find_output(raw, seen.count, output, watch)
+    if output is None and seen.output.logits is not None:
+        _check_first(raw, seen.count)
     seen.end = first_tensor(raw) if seen.output.logits is None else seen.output.logits
     if seen.end is not None and seen.end.requires_grad:
         seen.nodes = in_order([edge_of(seen.end), *seen.made])
         if not seen.sources:
             seen.sources = {node for node in seen.nodes if kind_of(node).startswith("Embedding")}
     return seen
+
+
+def _check_first(raw: Any, count: int) -> None:
+    """Refuse features in front of the logits that are made of them.
+
+    Raises
+    ------
+    InvalidInputError
+        Another tensor (N, K) in the output is made of the one that would be taken, with weights.
+    """
+    first = logits_of(raw)
+    if first is None or not first.requires_grad:
+        return
+    own = set(in_order([edge_of(first)]))
+    for other in tensors_of(raw):
+        if other is first or not other.requires_grad or as_rows(other, count) is None:
+            continue
+        nodes = set(in_order([edge_of(other)]))
+        if edge_of(first)[0] in nodes and any(kind_of(node) in DENSE for node in nodes - own):
+            raise features_first(raw, first, other)
 
 
 def _sources(seen: Seen, feeds: Feeds) -> Feeds:

@@ -62,7 +62,7 @@ def chosen(*maps, axes=2):
     def gradient(i):
         asked.append(i)
         found = np.zeros((1, 9, *maps[i][0]), np.float32)
-        found[:, : maps[i][1]] = 1
+        found[:, : max(maps[i][1], 0)] = 1
         return found if maps[i][1] else None
 
     shapes = [(1, 9, *shape) for shape, *_ in maps]
@@ -81,6 +81,9 @@ def test_the_last_map_that_shows_where():
     assert chosen(fine, ((64,), 9, True))[0] == 0  # tokens in a row
     assert chosen(((64,), 9, True), axes=1)[0] == 0
     assert chosen(((8, 8), 9, False))[0] is None
+    dead = ((8, 8), -1, True)  # there is a gradient, and it is zero
+    assert chosen(fine, dead)[0] == 0
+    assert chosen(dead, dead)[0] == 1
     assert chosen()[0] is None
 
 

@@ -26,7 +26,7 @@ def functional(engine: str = "tensorflow") -> Framework:
 
 
 def subclassed() -> Framework:
-    return replace(functional(), build=subclassed_model, takes_whole_numbers=False)
+    return replace(functional(), build=subclassed_model)
 
 
 def on_torch() -> Framework:

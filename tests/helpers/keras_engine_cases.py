@@ -280,3 +280,34 @@ def test_targets_on_raw_outputs() -> None:
         capture = backend.capture(x, layer="body", target=target)
         close(capture.gradients, first(wanted))
         assert capture.scores is None
+
+
+def test_masks_stay_on_what_is_tapped() -> None:
+    start = keras.Input((12, 3))
+    y = L.LSTM(4, return_sequences=True)(L.Masking(name="masked")(start))
+    model, x = keras.Model(start, L.Dense(3)(L.LSTM(5)(y))), batch(2, 12, 3)
+    x[0, 8:] = 0
+    backend = cfcam_tensorflow.open_model(model, example=x)
+    capture = backend.capture(x, layer="masked", target=1)
+    close(capture.scores, value(model(x)))
+    assert not capture.gradients[0, :, 8:].any()
+    assert capture.gradients[1, :, 8:].any()
+    close(backend.scores_from(capture.activations, x, layer="masked"), capture.scores)
+
+
+def test_whole_numbers_into_a_model_that_does_not_say_what_it_takes() -> None:
+    model, x = Subclassed(), np.arange(np.prod(SHAPE), dtype=np.uint8).reshape(1, *SHAPE)
+    backend = cfcam_tensorflow.open_model(model, example=x)
+    floats = backend.capture(x.astype(np.float32), layer="twice")
+    close(backend.capture(x, layer="twice").activations, floats.activations)
+
+
+def test_an_activation_within_a_layer() -> None:
+    start = keras.Input(SHAPE)
+    y = L.GlobalAveragePooling2D()(L.Conv2D(6, 3, name="maps")(start))
+    plain = keras.Model(start, L.Dense(3)(y))
+    model = keras.Model(start, L.Lambda(keras.activations.softmax)(plain.outputs[0]))
+    backend, x = cfcam_tensorflow.open_model(model), batch(2, *SHAPE)
+    looked_through = ENGINE != "jax"  # where Keras' note of the logits is lost
+    assert backend.logits_behind == (("softmax",) if looked_through else ())
+    close(backend.capture(x).scores, value((plain if looked_through else model)(x)))

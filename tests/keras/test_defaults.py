@@ -145,3 +145,31 @@ def test_signals_pictures_and_volumes_of_any_size(axes: int) -> None:
     assert found.input_size == size
     single = backend.capture(np.ones((*size, 2)))
     assert len(single.activations) == 1
+
+
+@pytest.mark.parametrize("kind", ["pictures", "words", "pairs"])
+def test_masks_are_no_paths(kind: str) -> None:
+    if kind == "pictures":
+        x = keras.Input((20, 3))
+        masked = L.Masking(name="masked")(x)
+    else:
+        x = keras.Input((20,), dtype="int32")
+        masked = L.Embedding(30, 4, mask_zero=True, name="masked")(x)
+    y = L.LSTM(4, return_sequences=True, name="first")(masked)
+    model = keras.Model(x, L.Dense(3)(L.LSTM(5)(y)))
+    example = np.random.default_rng(0).integers(1, 2 if kind == "pairs" else 30, (2, 20, 3))
+    example[:, 12:] = 0
+    inputs = example if kind == "pictures" else example[..., 0]
+    layers = cfcam.open_model(model, example=inputs).layers()
+    assert [(one.name, one.is_default) for one in layers] == [("masked", False), ("first", True)]
+
+
+def test_channels_that_are_moved_first() -> None:
+    x = keras.Input((3, 14, 11))
+    maps = L.Conv2D(4, 3, name="maps")(L.Permute((2, 3, 1))(x))
+    model = keras.Model(x, L.Dense(3)(L.GlobalAveragePooling2D()(maps)))
+    backend, inputs = cfcam.open_model(model), batch(2, (3, 14, 11))
+    assert backend.input_layout == "channels_first"
+    found = backend.captures(inputs, layers=["maps", "input"])
+    assert [one.input_size for one in found] == [(14, 11), (14, 11)]
+    np.testing.assert_array_equal(found[1].activations, inputs)

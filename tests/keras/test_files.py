@@ -78,10 +78,13 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     functional().save_weights(weights)
     with pytest.raises(InvalidInputError, match="weights alone are no model"):
         cfcam.open_model(weights)
+    weights = weights.rename(tmp_path / "model.h5")
+    with pytest.raises(InvalidInputError, match="weights alone are no model"):
+        cfcam.open_model(weights)
     for suffix in (".keras", ".h5"):
         damaged = tmp_path / f"damaged{suffix}"
         damaged.write_bytes(b"nothing of the kind" * 100)
-        with pytest.raises(InvalidInputError, match=r"Keras cannot load .*damaged"):
+        with pytest.raises(InvalidInputError, match=r"damaged.* holds no model of Keras"):
             cfcam.open_model(damaged)
     with pytest.raises(InvalidInputError, match="there is no model file"):
         cfcam.open_model(tmp_path / "nowhere.keras")

@@ -221,3 +221,66 @@ def test_maps_from_front_to_back() -> None:
     assert e.heatmaps.shape == (3, *SHAPE[:2])
     fused = cfcam.explain(built("nested"), batch(), layer=["stem", None])
     assert fused.layer == "base/stem + base"
+
+
+class Own(keras.Model):
+    """Says nothing of what it takes."""
+
+    def __init__(self, first: Any) -> None:
+        super().__init__()
+        self.first, self.head = first, L.Dense(4)
+
+    def call(self, x: Any) -> Any:
+        y = self.first(x)
+        return self.head(keras.ops.mean(y, axis=tuple(range(1, len(y.shape) - 1))))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, bool])
+def test_whole_numbers_into_a_model_that_does_not_say_what_it_takes(dtype: Any) -> None:
+    whole = np.random.default_rng(0).integers(0, 100, (2, *SHAPE)).astype(dtype)
+    model = Own(L.Conv2D(5, 3, name="maps"))
+    backend = cfcam.open_model(model, example=whole)  # whose weights this makes
+    found = backend.capture(whole, layer="maps")
+    floats = whole.astype(np.float32)
+    close(found.activations, np.moveaxis(model.first(floats).numpy(), -1, 1))
+    close(found.scores, model(floats).numpy())
+    close(backend.capture(floats, layer="maps").gradients, found.gradients)
+
+
+def test_whole_numbers_that_must_stay_what_they_are() -> None:
+    class Table(L.Layer):
+        def build(self, _: Any) -> None:
+            self.table = self.add_weight((300, 4), name="table")
+
+        def call(self, x: Any) -> Any:
+            return tf.gather(self.table, x)
+
+    words = np.random.default_rng(0).integers(0, 300, (2, 9))
+    model = Own(Table(name="table"))
+    found = cfcam.open_model(model, example=words).capture(words, layer="table")
+    close(found.scores, model(words).numpy())
+
+
+def test_a_model_that_does_not_run() -> None:
+    model = Own(L.Conv2D(5, 3))
+    backend = cfcam.open_model(model)
+    for inputs in (np.ones((2, 2)), np.ones((2, 2), np.uint8)):
+        with pytest.raises(InvalidInputError, match="the model cannot be run on inputs of shape"):
+            backend.scores(inputs)
+    close(backend.scores((batch(),)), model(batch()).numpy())
+
+
+def test_what_is_no_array_is_named() -> None:
+    backend, x = cfcam.open_model(functional()), batch()
+    for inputs, kind in (
+        (tf.data.Dataset.from_tensor_slices(x), "Dataset"),
+        (tf.ragged.constant([[1.0, 2.0], [3.0]]), "RaggedTensor"),
+        (tf.sparse.from_dense(x), "SparseTensor"),
+        (None, "NoneType"),
+    ):
+        with pytest.raises(InvalidInputError, match=f"dtype object in a .*{kind}; wanted real"):
+            backend.scores(inputs)
+    with pytest.raises(InvalidInputError, match="masked array"):
+        backend.scores(np.ma.masked_array(x, x > 0))
+    with pytest.raises(InvalidInputError, match="3 channels on axis 3, not 1"):
+        backend.scores(x[..., :1])

@@ -276,3 +276,37 @@ def test_what_runs_inside_a_hidden_tf_function_is_refused(*, traced: bool) -> No
         backend.capture(batch(), layer="hidden")
     assert backend.capture(batch()).layer == "seen"
     close(backend.scores(batch()), model(batch()).numpy(), 1e-6)
+
+
+class Often(keras.Model):
+    """A layer is called once a sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps, self.head = L.Conv2D(3, 3, padding="same", name="maps"), L.Dense(4)
+
+    def call(self, x: Any) -> Any:
+        for _ in range(len(x)):
+            x = self.maps(x)
+        return self.head(keras.ops.mean(x, axis=(1, 2)))
+
+
+def test_as_often_as_the_inputs_say() -> None:
+    model, x = Often(), batch(3)
+    backend = cfcam.open_model(model, example=x)
+    found = backend.capture(x, layer="maps")
+    doubled = np.moveaxis(2 * found.activations, 1, -1)
+    wanted = model.head(doubled.mean((1, 2))).numpy()
+    close(backend.scores_from(2 * found.activations, x, layer="maps"), wanted)
+
+
+class OwnCall(Often):
+    def __call__(self, x: Any) -> Any:
+        return self.call(2 * x)
+
+
+def test_what_is_called_in_a_way_of_its_own() -> None:
+    model, x = OwnCall(), batch(1)
+    found = cfcam.open_model(model).capture(x, layer="maps")
+    close(found.activations, np.moveaxis(model.maps(2 * x).numpy(), -1, 1))
+    close(found.scores, model(x).numpy())

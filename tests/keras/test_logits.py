@@ -151,3 +151,24 @@ def test_user_sees_the_activation_in_other_threads_meanwhile() -> None:
     backend.capture(x, target=look)
     close(seen[0], model(x).numpy(), 0)
     assert head.activation is keras.activations.softmax
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        [L.Lambda(keras.ops.softmax)],
+        [L.Reshape((1, 1, 5)), L.Softmax(), L.Reshape((5,))],
+        [L.Softmax(), L.Dropout(0.5), L.Reshape((5, 1)), L.Flatten()],
+    ],
+)
+def test_activation_within_a_layer_or_before_one_that_moves(moved: list[Any]) -> None:
+    plain, x = functional(), batch()
+    y = plain.outputs[0]
+    for one in moved:
+        y = one(y)
+    backend = cfcam.open_model(keras.Model(plain.inputs, y))
+    found = backend.capture(x, target=2)
+    _, gradients, scores = tape(plain, x, "last", one_hot([2, 2, 2]))
+    close(found.scores, scores)
+    close(found.gradients, gradients)
+    assert backend.logits_behind == ("softmax",)

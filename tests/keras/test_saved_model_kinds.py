@@ -179,6 +179,18 @@ def test_several_inputs_by_name_and_in_order(saved: Any) -> None:
         backend.scores({"picture": inputs["picture"]})
 
 
+def test_of_two_pictures_the_first_is_explained(saved: Any) -> None:
+    pictures = [keras.Input((8, 10, 3), name="one"), keras.Input((16, 12, 3), name="two")]
+    maps = [L.Conv2D(4 + i, 3, name=f"conv_{i}")(x) for i, x in enumerate(pictures)]
+    pooled = L.Concatenate()([L.GlobalAveragePooling2D()(x) for x in maps])
+    backend = open_saved_model(saved(keras.Model(pictures, L.Dense(4)(pooled))))
+    inputs = [batch(2, 8, 10, 3), batch(2, 16, 12, 3)]
+    assert backend.capture(inputs).activations.shape == (2, 4, 6, 8)
+    assert backend.capture(inputs).input_size == (8, 10)
+    assert backend.capture(inputs, layer="conv_1").activations.shape == (2, 5, 14, 10)
+    assert backend.capture(inputs, layer="conv_1").input_size == (16, 12)
+
+
 class Pairs(tf.Module):
     """A net that takes two samples at a time."""
 

@@ -218,11 +218,11 @@ def test_an_unknown_provider(small: Any) -> None:
         (np.ones((0, 3, 12, 10)), r"shape \(0, 3, 12, 10\)"),
         (np.full((1, 3, 12, 10), np.nan), "360 values that are NaN or infinite in float32"),
         (np.full((1, 3, 12, 10), 1e300), "360 values that are NaN or infinite in float32"),
-        (np.ones((1, 3, 12, 10), complex), "has dtype complex128; wanted numbers for float32"),
-        ("photo.png", "has dtype <U9"),
+        (np.ones((1, 3, 12, 10), complex), "dtype complex128; wanted real numbers"),
+        ("photo.png", "dtype <U9"),
         ([[1, 2], [3]], "cannot be read as an array"),
         ({"y": 1}, "inputs are named y; the model's are x"),
-        (None, "has dtype object"),
+        (None, "dtype object in a NoneType"),
     ],
 )
 def test_inputs_that_do_not_fit(small: Any, inputs: Any, message: str) -> None:

@@ -110,6 +110,18 @@ class ByUnfold(ByReshape):
         return self.patches(f.unfold(x, 4, stride=4).transpose(1, 2))
 
 
+class Normed(Base):
+    """A norm of more channels than there are columns; its weights are along the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Sequential(nn.Conv2d(3, 24, 4, 4), nn.InstanceNorm2d(24, affine=True))
+        self.narrow = nn.Linear(24, 8)
+
+    def tokens(self, x: Any) -> Any:
+        return self.narrow(super().tokens(x))
+
+
 class InFront(Base):
     """Two tokens of no place, and the first of them dropped again."""
 
@@ -182,6 +194,7 @@ def exported(
         (PooledWindows, 0, (4, 4)),
         (ByReshape, 0, (16, 16)),
         (ByUnfold, 0, (16, 16)),
+        (Normed, 0, (16, 16)),
         (InFront, 1, (16, 16)),
         (Asking, 0, (16, 16)),
     ],

@@ -63,10 +63,23 @@ def test_what_is_listed() -> None:
     names = [layer.name for layer in backend.layers()]
     assert names == ["stem", "bend", "inner", "bend2", "last", "bend3"]
     assert default_of(backend).name == "bend3"
+    assert not any(layer.module for layer in backend.layers())  # the name is the module's
     for layer in backend.layers():
         capture = backend.capture(x, layer=layer)
         assert capture.activations.ndim == 4
         assert min(capture.activations.shape[2:]) >= 2
+
+
+def test_an_example_on_which_all_is_dead() -> None:
+    """No gradient flows from zeros through units without bias; there is a default nonetheless."""
+    head = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 8, bias=False), nn.ReLU()]
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), *head, nn.Linear(8, 4)).eval()
+    x = batch()
+    backend = cfcam_torch.open_model(model, example=torch.zeros_like(x))
+    agree(backend.capture(x), by_halves(model, "1", x))
+    dead = backend.capture(torch.zeros_like(x))
+    assert dead.layer == "1"
+    assert not dead.gradients.any()
 
 
 @pytest.mark.parametrize("unit", UNITS)

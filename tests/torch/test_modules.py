@@ -21,7 +21,7 @@ from torch_nets import (
     of_halves,
 )
 
-from cfcam_core import CfcamError
+from cfcam_core import CfcamError, LayerNotFoundError
 
 # --------------------------------------------------------------------------- more than one run
 
@@ -161,3 +161,28 @@ def test_modules_that_return_objects_of_their_own() -> None:
     assert backend.capture(batch()).gradients.any()
     with pytest.raises(CfcamError, match=r"Held|packed"):
         backend.capture(batch(), layer="packed")
+
+
+class Pools(nn.Module):
+    """Returns its map, but only what it has pooled of it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = chain()
+
+    def forward(self, x: Any) -> Any:
+        maps = self.net[:6](x)
+        return maps, self.net[6:](maps)
+
+
+def test_maps_that_nobody_reads_cannot_be_replaced() -> None:
+    inner, x = Pools(), batch()
+    model = nn.Sequential(inner, Apply(lambda pair: pair[1])).eval()
+    backend = cfcam_torch.open_model(model)
+    found = backend.capture(x, layer="0")
+    agree(found, by_halves(inner.net, "bend3", x))
+    np.testing.assert_array_equal(
+        backend.scores_from(found.activations, x, layer="0"), found.scores
+    )
+    with pytest.raises(LayerNotFoundError, match="no score depends on what layer '0' hands on"):
+        backend.scores_from(2 * found.activations, x, layer="0")

@@ -16,6 +16,44 @@ from cfcam_core import CfcamError, InvalidInputError
 # --------------------------------------------------------------------------------- structures
 
 
+class FeaturesFirst(nn.Module):
+    """The features in front of the logits that are made of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.dense = chain(), nn.Linear(7, 5)
+
+    def forward(self, x: Any) -> Any:
+        features = self.net[:7](x)
+        return features, self.dense(features)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_features_in_front_of_the_logits_are_not_taken_for_them(*, frozen: bool) -> None:
+    model, x = FeaturesFirst().eval().requires_grad_(not frozen), batch()
+    backend = cfcam_torch.open_model(model)
+    with pytest.raises(InvalidInputError, match="may be features; name the logits with output="):
+        cfcam_torch.open_model(model, example=x)
+    for run in (backend.scores, backend.capture, lambda _: backend.layers()):
+        with pytest.raises(InvalidInputError):
+            run(x)
+    backend = cfcam_torch.open_model(model, output=1)
+    truth = of_halves(model.net[:5], lambda h: model.dense(model.net[5:7](h)), x)
+    agree(backend.capture(x, layer="net.last"), truth)
+    assert cfcam_torch.open_model(model, output=0).scores(x).shape == (2, 7)
+
+
+def test_what_is_made_of_the_logits_may_stand_behind_them() -> None:
+    model, x = Returns(lambda y, _: (y, y.softmax(1), y.max(1)[0])).eval(), batch()
+    agree(cfcam_torch.open_model(model).capture(x), by_halves(model.net, "bend3", x))
+
+
+@pytest.mark.parametrize("output", [["logits"], slice(0, 1), 1.5])
+def test_outputs_that_name_nothing(output: Any) -> None:
+    with pytest.raises(InvalidInputError, match="wanted a key, an attribute, an index"):
+        cfcam_torch.open_model(chain(), output=output)
+
+
 class Returns(nn.Module):
     """A `chain` whose logits are wrapped up."""
 

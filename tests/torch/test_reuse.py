@@ -198,3 +198,21 @@ def test_paths_that_depend_on_the_input() -> None:
     agree(backend.capture(small), by_halves(model.small, "bend3", small))
     agree(backend.capture(large, layer="large.inner"), by_halves(model.large, "inner", large))
     agree(backend.capture(large), by_halves(model.large, "bend3", large))
+
+
+def test_paths_that_depend_on_the_values() -> None:
+    """Inputs of the same shape may go different ways."""
+
+    class Forks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dark, self.bright = chain(), chain()
+
+        def forward(self, x: Any) -> Any:
+            return (self.dark if x.mean() < 0 else self.bright)(x)
+
+    model, bright = Forks().eval(), batch().abs()
+    backend = cfcam_torch.open_model(model)
+    agree(backend.capture(bright), by_halves(model.bright, "bend3", bright))
+    agree(backend.capture(-bright, layer="dark.inner"), by_halves(model.dark, "inner", -bright))
+    agree(backend.capture(-bright), by_halves(model.dark, "bend3", -bright))

@@ -147,6 +147,7 @@ def test_kinds_of_tensors(kind: str) -> None:
         found = backend.capture(given, layer=layer)
         assert type(found.activations) is np.ndarray
     agree(backend.capture(given, layer="inner"), truth)
+    agree(cfcam_torch.open_model(model).capture(given), by_halves(model, "bend3", x))
 
 
 def test_first_written_is_not_first_run() -> None:

@@ -66,6 +66,20 @@ def test_gradients_of_the_users_own() -> None:
     agree(backend.capture(x), by_halves(model[2], "bend3", model[0](x).detach()))
 
 
+def test_backward_hooks_of_the_users_own() -> None:
+    """They see the gradients that they see in training: of what a module makes and reads."""
+    model, x = chain(), batch()
+    model.bend2.register_full_backward_hook(lambda module, read, made: (read[0] * 2,))
+    backend = cfcam_torch.open_model(model)
+    for name in ("bend2", "last"):
+        assert backend.capture(x, layer=name).gradients.any()
+    plain = chain()
+    plain.load_state_dict(model.state_dict())
+    truth = cfcam_torch.open_model(plain).capture(x, layer="inner")
+    found = backend.capture(x, layer="inner")
+    np.testing.assert_allclose(found.gradients, 2 * truth.gradients, rtol=1e-5)
+
+
 def test_autograd_inside_the_model() -> None:
     """Forces from energies: the model differentiates itself."""
 

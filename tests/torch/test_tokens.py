@@ -270,3 +270,67 @@ def test_many_queries_are_no_grid() -> None:
     assert default_of(backend).name == "patches"
     assert backend.capture(x, layer="norm").activations.ndim == 3
     assert backend.capture(x).gradients.any()
+
+
+class Variables(nn.Module):
+    """Tokens (N, V, T, C) of V variables, which a norm takes for samples of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Linear(8, 6), nn.BatchNorm1d(6)
+        self.blocks = Apply(self._blocks)
+        self.dense = nn.Linear(6, 4)
+
+    def _blocks(self, x: Any) -> Any:
+        samples, variables = x.shape[:2]
+        tokens = self.embed(x.reshape(samples, variables, -1, 8)).flatten(0, 1)
+        tokens = self.norm(tokens.transpose(1, 2)).transpose(1, 2)
+        return tokens.reshape(samples, variables, *tokens.shape[1:])
+
+    def forward(self, x: Any) -> Any:
+        return self.dense(self.blocks(x).mean((1, 2)))
+
+
+def test_variables_taken_for_samples() -> None:
+    model, x = Variables().eval(), torch.randn(2, 3, 40)
+    found = cfcam_torch.open_model(model).capture(x, layer="blocks", target=1)
+    truth = of_halves(model.blocks, lambda h: model.dense(h.mean((1, 2))), x, [1, 1])
+    assert found.activations.shape == (2, 6, 3, 5)
+    np.testing.assert_allclose(
+        found.gradients, truth.gradients.movedim(3, 1).numpy(), rtol=1e-5, atol=1e-7
+    )
+
+
+class Patchwork(nn.Module):
+    """Patches that are cut out by reshaping, as in hand-written transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.block, self.dense = nn.Linear(48, 6), nn.Linear(6, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Any) -> Any:
+        samples, channels, height, width = x.shape
+        cells = x.reshape(samples, channels, height // 4, 4, width // 4, 4)
+        patches = cells.permute(0, 2, 4, 3, 5, 1).reshape(samples, -1, 48)
+        return self.dense(torch.tanh(self.block(self.embed(patches))).mean(1))
+
+
+def test_patches_cut_out_by_reshaping() -> None:
+    model, x = Patchwork().eval(), torch.randn(2, 3, 12, 20)
+    found = cfcam_torch.open_model(model).capture(x, layer="block")
+    assert found.activations.shape == (2, 6, 3, 5)
+    assert found.input_size == (12, 20)
+    spot = x.clone()
+    spot[:, :, 8:, 4:8] += 1
+    change = cfcam_torch.open_model(model).capture(spot, layer="block").activations
+    moved = np.abs(change - found.activations).sum((0, 1))
+    assert np.argwhere(moved).tolist() == [[2, 1]]
+
+
+def test_norms_with_more_channels_than_columns() -> None:
+    """The weights of a norm are along the channels, not along the last axis."""
+    tokens = Apply(lambda x: x.flatten(2).transpose(1, 2))
+    front = [nn.Conv2d(3, 24, 4, 4), nn.BatchNorm2d(24), nn.GroupNorm(2, 24), tokens]
+    model = nn.Sequential(*front, nn.Linear(24, 6), Apply(lambda x: x.mean(1))).eval()
+    found = cfcam_torch.open_model(model).capture(torch.randn(2, 3, 12, 20), layer="4")
+    assert found.activations.shape == (2, 6, 3, 5)

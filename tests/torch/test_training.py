@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch_nets import Apply, batch, mean, same
+from torch_nets import Apply, batch, chain, mean, same
 
 from cfcam_core import explain
 
@@ -68,6 +68,35 @@ def test_the_mode_may_change_between_two_calls() -> None:
     model.eval()
     same(backend.capture(x), wanted)
     assert not any(flags(model))
+
+
+@pytest.mark.parametrize("turn", [3, 12, 19])
+def test_an_interrupt_while_flags_are_set(turn: int) -> None:
+    """Ten flags are cleared and set again; wherever that is stopped, all are as they were."""
+    left = [turn]
+
+    class Stops(nn.Module):
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "training" and armed:
+                left[0] -= 1
+                if not left[0]:
+                    raise KeyboardInterrupt
+            super().__setattr__(name, value)
+
+        def forward(self, x: Any) -> Any:
+            return x
+
+    armed = False
+    model, x = nn.Sequential(*[Stops() for _ in range(10)], chain()).train(), batch()
+    backend = cfcam_torch.open_model(model)
+    good, before = backend.capture(x, layer="10.inner"), flags(model)
+    armed = True
+    with pytest.raises(KeyboardInterrupt):
+        backend.capture(x, layer="10.inner")
+    armed = False
+    assert flags(model) == before
+    same(backend.capture(x, layer="10.inner"), good)
+    assert flags(model) == before
 
 
 def test_a_model_that_guards_its_own_flags() -> None:

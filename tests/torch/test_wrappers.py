@@ -231,3 +231,19 @@ def test_meta_and_lazy_models() -> None:
         assert backend.capture(batch()).gradients.any()
     except CfcamError as error:
         assert "lazy" in str(error).lower()  # noqa: PT017
+
+
+@pytest.mark.parametrize("forward", [None, torch.relu])
+def test_a_call_of_the_users_own(forward: Any) -> None:
+    """Without a `forward` that tells its parameters."""
+
+    class Called(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.forward = chain(), forward
+
+        def __call__(self, x: Any) -> Any:
+            return self.net(x)
+
+    model, x = Called().eval(), batch()
+    agree(cfcam_torch.open_model(model).capture(x), by_halves(model.net, "bend3", x))

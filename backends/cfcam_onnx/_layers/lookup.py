@@ -10,9 +10,10 @@ import onnx
 
 from cfcam_core.backend import Layer
 from cfcam_core.errors import LayerNotFoundError, UnsupportedOpError
+from cfcam_core.inputs import shown
 from cfcam_onnx._gradient import active_tensors, differentiable_tensors, ends_of_floats
 from cfcam_onnx._graph import Graph
-from cfcam_onnx._inputs import Input, shown
+from cfcam_onnx._inputs import Input
 from cfcam_onnx._layers.patches import find_patches
 from cfcam_onnx._layers.scopes import match, modules
 from cfcam_onnx._layers.sites import PICTURE, Site, cut_points, default_site, site

@@ -21,9 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from cfcam_core.tokens import Fold
-from cfcam_onnx._graph import Graph, attributes
-from cfcam_onnx._layers.parts import (
+from cfcam_core.parts import (
     COLUMNS,
     OTHER,
     ROWS,
@@ -42,6 +40,8 @@ from cfcam_onnx._layers.parts import (
     size_of,
     split,
 )
+from cfcam_core.tokens import Fold
+from cfcam_onnx._graph import Graph, attributes
 
 WINDOWS = frozenset(
     {
@@ -52,7 +52,12 @@ WINDOWS = frozenset(
 )
 """Operators that make a map of a map, on a grid of its own."""
 
-FIRST_ONLY = frozenset({"Attention", "MultiHeadAttention", "ScatterElements", "ScatterND"})
+FIRST_ONLY = frozenset(
+    {
+        *("Attention", "BatchNormalization", "GroupNormalization", "InstanceNormalization"),
+        *("MultiHeadAttention", "ScatterElements", "ScatterND"),
+    }
+)
 """Operators whose output has the positions of what they read first."""
 
 SCATTERED = frozenset(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 
 import onnx
 
+from cfcam_core import cuts
 from cfcam_core.tokens import Fold
 from cfcam_onnx._graph import Graph, reads
 from cfcam_onnx._layers.scopes import module_of
@@ -88,25 +88,10 @@ def site(
 
 
 def cut_points(graph: Graph, logits: str, source: str) -> list[str]:
-    """Return the tensors that every path from an input to the logits runs through, in order.
-
-    One pass with a count of what is still to be read: where a single tensor is alive, it is a cut.
-    """
+    """Return the tensors that every path from an input to the logits runs through, in order."""
     nodes = [n for n in graph.needed([logits]) if n.op_type not in {"Shape", "Size"}]
-    flowing = graph.reached([source], nodes)
-    nodes = [node for node in nodes if flowing.intersection(reads(node))]
-    unread = Counter(name for node in nodes for name in flowing.intersection(reads(node)))
-    alive = {source} if unread[source] else set()
-    cuts: list[str] = []
-    for node in nodes:
-        for name in flowing.intersection(reads(node)):
-            unread[name] -= 1
-            if not unread[name]:
-                alive.discard(name)
-        alive.update(name for name in node.output if unread[name] or name == logits)
-        if len(alive) == 1 and alive.intersection(node.output):
-            cuts.extend(alive)
-    return cuts
+    steps = [(list(reads(node)), list(node.output)) for node in nodes]
+    return [name for name in cuts.cut_points(steps, [source], [logits]) if name != source]
 
 
 def default_site(

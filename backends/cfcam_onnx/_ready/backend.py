@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from cfcam_core.backend import Backend, Layer
 from cfcam_core.capture import Capture
 from cfcam_core.errors import InvalidInputError, LayerNotFoundError, UnsupportedOpError
+from cfcam_core.inputs import Sizes
 from cfcam_core.targets import resolve_targets
 from cfcam_core.tokens import fold_of
 from cfcam_onnx._bounds import bounds_of
 from cfcam_onnx._graph import Graph
-from cfcam_onnx._inputs import Sizes, read_inputs
+from cfcam_onnx._inputs import read_inputs
 from cfcam_onnx._kept import Kept
 from cfcam_onnx._layers.scopes import match
 from cfcam_onnx._limits import Limits

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cfcam_core.errors import InvalidInputError
+from cfcam_core.inputs import shown
 from cfcam_onnx._graph import Graph
-from cfcam_onnx._inputs import Input, shown
+from cfcam_onnx._inputs import Input
 from cfcam_onnx._layers.axes import channel_axes
 from cfcam_onnx._ready.format import Facts
 from cfcam_onnx._ready.tensors import Tensors

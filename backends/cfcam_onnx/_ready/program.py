@@ -10,11 +10,12 @@ import onnx
 from onnx import TensorProto, helper
 
 from cfcam_core.errors import UnsupportedOpError
+from cfcam_core.inputs import Sizes
 from cfcam_core.tokens import Fold
 from cfcam_onnx._emit import Emitter
 from cfcam_onnx._gradient import sweep
 from cfcam_onnx._graph import PREFIX, Graph, everywhere
-from cfcam_onnx._inputs import Input, Sizes
+from cfcam_onnx._inputs import Input
 from cfcam_onnx._layers.sites import Site
 from cfcam_onnx._programs import assemble, one_hot
 from cfcam_onnx._ready.format import (

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from cfcam_core.errors import InvalidInputError
+from cfcam_core.inputs import Sizes, shown
 from cfcam_onnx._graph import Graph
-from cfcam_onnx._inputs import Sizes, shown
 from cfcam_onnx._ready.format import ACTIVATIONS, CLASS_INDEX, GRADIENTS, LOGITS
 
 

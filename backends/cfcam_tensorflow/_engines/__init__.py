@@ -1,6 +1,6 @@
 """What differs between the frameworks that Keras runs on: a module for each, chosen by Keras.
 
-An engine is a module with the five functions below; all else in this package is free of frameworks.
+An engine is a module with what stands below; all else in this package is free of frameworks.
 ``run(tap)`` runs the model in this thread and returns the tensor to be explained: the logits
 (N, K), or what a callable target made, of shape () or (N,). On its way it calls ``tap(place, x)``,
 and goes on with what that returns: a tensor of the same value, shape and dtype. Of a place that is
@@ -12,6 +12,7 @@ tapped several times the last time counts. Each `record` calls `run` as often as
 ``is_value(x)``        whether `x` is a tensor that the engine can tap: floating, and not symbolic
 ``forward(run)``       ``(explained, {place: x})``, with nothing recorded for gradients
 ``record(run)``        a `Recording`: the same, and a way back
+``KEEPS_NOTES``        whether what Keras notes on a tensor is still there while a run is recorded
 
 A tensor at a place may be half-precision: it is differentiated as it is, `array` makes it float32.
 """
@@ -50,6 +51,8 @@ class Recording:
 
 class Engine(Protocol):
     """What the module of an engine has."""
+
+    KEEPS_NOTES: bool
 
     def tensor(self, array: NDArray[Any]) -> Any:
         """Return an array as a tensor of its dtype."""

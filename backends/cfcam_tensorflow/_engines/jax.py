@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from cfcam_tensorflow._engines import Recording, Run
 
+KEEPS_NOTES = False
+
 _HERE = local()
 
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from cfcam_tensorflow._engines import Recording, Run
 
+KEEPS_NOTES = True
+
 
 def tensor(array: NDArray[Any]) -> Any:
     """Return an array as a tensor of its dtype."""

@@ -14,7 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cfcam_core.errors import InvalidInputError
 from cfcam_tensorflow._engines import Recording, Run
+
+KEEPS_NOTES = True
 
 
 def tensor(array: NDArray[Any]) -> Any:
@@ -63,7 +66,12 @@ def record(run: Run) -> Recording:
         if not taken or not explained.requires_grad:
             return dict.fromkeys(taken)
         seeds = tensor(cotangents).to(explained)
-        found = torch.autograd.grad(explained, [*taken.values()], seeds, allow_unused=True)
+        try:
+            found = torch.autograd.grad(explained, [*taken.values()], seeds, allow_unused=True)
+        except RuntimeError as error:
+            raise InvalidInputError(
+                f"PyTorch cannot compute the gradients: {error}; was the model trained meanwhile?"
+            ) from error
         return {p: None if g is None else array(g) for p, g in zip(taken, found, strict=True)}
 
     return Recording(explained, taken, pull)

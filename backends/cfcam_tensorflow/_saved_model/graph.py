@@ -1,12 +1,13 @@
 """A SavedModel as one flat graph: its signature, functions inlined, weights beside it.
 
-The only place that reads SavedModels. What is built of the graph is built by `SavedGraph.place`.
+The only place that reads SavedModels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ import tensorflow as tf
 from cfcam_core.errors import InvalidInputError, UnsupportedOpError
 
 SMALL = 1024
-"""Elements of a constant that stays in the graph: shapes and axes are read there, weights are
-not."""
+"""Elements of a constant of integers that stays in the graph: shapes and axes are read there.
+
+Arrays of floats never stay: of kernels that are constants TensorFlow makes others, and ends the
+process where a size of what they are multiplied with is open.
+"""
 
 PREFERRED = "serving_default"
 """Signature that is taken where there are several."""
@@ -30,80 +34,39 @@ ADVICE = "pass the .keras file or the Keras model itself"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SavedGraph:
-    """What one signature computes.
-
-    Tensors are named as TensorFlow names them: ``operation:0``.
-    """
+    """What one signature computes. Tensors are named as TensorFlow names them, ``operation:0``."""
 
     facts: tf.Graph
-    """The graph to be looked at: static shapes, attributes, operations in order."""
-    body: Any
-    """The same operations as a message, without those that are fed."""
+    """Operations in order, static shapes, attributes; weights are placeholders."""
     weights: Mapping[str, tf.Tensor]
-    """Large constants by the tensor that they are."""
+    """These, by tensor."""
     inputs: Mapping[str, str]
     """Tensors that are fed, by the names that users know."""
     outputs: tuple[str, ...]
     structure: Any
     """What the signature returns, as `tf.nest` packs the outputs."""
-    read: frozenset[str]
-    """Tensors that some operation of the body reads."""
 
     def tensor(self, name: str) -> Any:
         """Return a tensor of `facts`."""
         return self.facts.get_tensor_by_name(name)
 
-    def place(self, fetches: Sequence[str], given: Mapping[str, Any]) -> list[Any]:
-        """Build the graph inside the one that is being built, and return tensors of it.
-
-        Parameters
-        ----------
-        fetches : sequence of str
-            Tensors to return.
-        given : mapping of str to tf.Tensor
-            What stands for the inputs, and for any other tensor that is replaced.
-        """
-        weights = {name: tf.identity(value) for name, value in self.weights.items()}
-        known = {name: value for name, value in {**weights, **given}.items() if name in self.read}
-        made = [name for name in fetches if name not in given]
-        found = tf.graph_util.import_graph_def(
-            self.body, input_map=known, return_elements=made, name="net"
-        )
-        return [{**dict(zip(made, found, strict=True)), **given}[name] for name in fetches]
-
-    def without_custom_gradients(self) -> SavedGraph:
-        """Return the same graph, in which only operators have gradients, not functions."""
-        body = type(self.body)()
-        body.CopyFrom(self.body)
-        for node in body.node:
-            node.attr.pop(CUSTOM, None)
-        return replace(self, body=body)
-
-    def raw(self, tensors: Sequence[Any]) -> Any:
+    def raw(self, tensors: list[Any]) -> Any:
         """Return outputs as the signature does, or the tensor itself where there is one."""
         return (
             tensors[0] if len(tensors) == 1 else tf.nest.pack_sequence_as(self.structure, tensors)
         )
 
+    @property
+    def output_names(self) -> dict[str, str]:
+        """The outputs by the signature's names."""
+        keys = sorted(self.structure) if isinstance(self.structure, Mapping) else []
+        if len(keys) != len(self.outputs):
+            keys = [f"output_{i}" for i in range(len(self.outputs))]
+        return dict(zip(keys, self.outputs, strict=True))
+
 
 def read_saved_model(model: Any, output: Callable[[Any], Any] | None = None) -> SavedGraph:
-    """Read a folder, a loaded SavedModel, or one of its functions.
-
-    Parameters
-    ----------
-    model : str, path or object
-        A folder that ``model.export`` or `tf.saved_model.save` wrote, what `tf.saved_model.load`
-        returned, or a concrete function.
-    output : callable, optional
-        Takes what the signature returns, and returns what is to be explained.
-
-    Raises
-    ------
-    InvalidInputError
-        It cannot be read, or there is more than one signature and none is the usual one.
-    UnsupportedOpError
-        Its graph cannot be flattened: it reads tables, strings or other state.
-    """
+    """Read a folder, a loaded SavedModel, or one of its functions; `output` comes behind it."""
     loaded = _loaded(model)  # functions do not keep the variables that they read alive
     function = _signature(loaded)
     if output is not None:
@@ -115,8 +78,7 @@ def read_saved_model(model: Any, output: Callable[[Any], Any] | None = None) -> 
             return output(flat[0] if len(flat) == 1 else found)
 
         args, kwargs = inner.structured_input_signature
-        outer = tf.function(changed, autograph=False)
-        function = outer.get_concrete_function(*args, **kwargs)
+        function = tf.function(changed, autograph=False).get_concrete_function(*args, **kwargs)
     return _flattened(function)
 
 
@@ -138,13 +100,7 @@ def _loaded(model: Any) -> Any:
 
 
 def _signature(loaded: Any) -> Any:
-    """Return the function that is explained.
-
-    Raises
-    ------
-    InvalidInputError
-        It is not clear which.
-    """
+    """Return the function that is explained."""
     if hasattr(loaded, "structured_input_signature"):
         return loaded
     signatures = getattr(loaded, "signatures", None)
@@ -157,11 +113,11 @@ def _signature(loaded: Any) -> Any:
         return signatures[PREFERRED]
     if len(signatures) == 1:
         return next(iter(signatures.values()))
-    there = ", ".join(signatures) or "none"
     raise InvalidInputError(
-        f"the SavedModel has no signature {PREFERRED!r}; there are: {there}. Pass one of the "
-        "loaded object's signatures, such as tf.saved_model.load(folder).signatures[name], or "
-        "a concrete function of it: loaded.__call__.get_concrete_function(tf.TensorSpec(...))"
+        f"the SavedModel has no signature {PREFERRED!r}; there are: "
+        f"{', '.join(signatures) or 'none'}. Pass one of the loaded object's signatures, such as "
+        "tf.saved_model.load(folder).signatures[name], or a concrete function of it: "
+        "loaded.__call__.get_concrete_function(tf.TensorSpec(...))"
     )
 
 
@@ -180,69 +136,75 @@ def _flattened(function: Any) -> SavedGraph:
         raise UnsupportedOpError(
             f"the SavedModel's graph cannot be flattened: {error}; {ADVICE}"
         ) from error
-    inputs = _named_inputs(function, frozen)
-    strange = sorted({t.dtype.name for t in frozen.inputs} & {"resource", "string", "variant"})
-    if strange or len(inputs) != len(frozen.inputs):
-        raise UnsupportedOpError(
-            f"the SavedModel reads {', '.join(strange) or 'state'} besides arrays of numbers, such "
-            f"as tables; {ADVICE}"
-        )
-    message, weights = _without_weights(frozen.graph.as_graph_def())
+    message = frozen.graph.as_graph_def()
+    weights = _taken_out(message)
     _forget_lost_gradients(message)
     facts = tf.Graph()
     with facts.as_default():
         tf.graph_util.import_graph_def(message, name="")
-    body = type(message)()
-    body.CopyFrom(message)
-    fed = {name.split(":")[0] for name in [*weights, *inputs.values()]}
-    del body.node[:]
-    body.node.extend(node for node in message.node if node.name not in fed)
-    read = (name for node in body.node for name in node.input)
     return SavedGraph(
         facts=facts,
-        body=body,
         weights=weights,
-        inputs=inputs,
-        outputs=tuple(t.name for t in frozen.outputs),
+        inputs=_named_inputs(function, [tensor.name for tensor in frozen.inputs]),
+        outputs=tuple(tensor.name for tensor in frozen.outputs),
         structure=function.structured_outputs,
-        read=frozenset(name if ":" in name else f"{name}:0" for name in read),
     )
 
 
-def _named_inputs(function: Any, frozen: Any) -> dict[str, str]:
-    """Return the tensors to feed by name: the signature's keyword, else the specification's."""
+def _named_inputs(function: Any, tensors: list[str]) -> dict[str, str]:
+    """Return the tensors to feed by name: the signature's keyword, else the specification's.
+
+    Behind them are tables and the like, which the function holds itself.
+    """
     args, kwargs = function.structured_input_signature
     keywords = [name for name in sorted(kwargs) for _ in tf.nest.flatten(kwargs[name])]
-    given = [tensor.name.split(":")[0] for tensor in frozen.inputs]
-    positional = given[: len(tf.nest.flatten(args))]
-    names = [*positional, *keywords]
-    names = names if len(set(names)) == len(given) else given
-    return {name: t.name for name, t in zip(names, frozen.inputs, strict=True)}
+    positional = len(tf.nest.flatten(args))
+    given = [name.split(":")[0] for name in tensors[: positional + len(keywords)]]
+    names = [*given[:positional], *keywords]
+    return dict(zip(names if len(set(names)) == len(given) else given, tensors, strict=False))
 
 
 def _forget_lost_gradients(message: Any) -> None:
-    """Leave custom gradients out that were not saved; the operators' own take their place."""
+    """Leave out custom gradients that cannot be had; the operators' own take their place.
+
+    They were not saved, or read tensors of a function that has been inlined.
+    """
     from tensorflow.python.framework.ops import gradient_registry
 
-    for node in message.node:
-        if CUSTOM in node.attr:
+    lost = set()
+
+    def called() -> None:
+        tf.graph_util.import_graph_def(message, name="")
+        graph = tf.compat.v1.get_default_graph()
+        for op in graph.get_operations():
+            if CUSTOM not in op.node_def.attr:
+                continue
+            kind, before = op.get_attr(CUSTOM), len(graph.external_captures)
             try:
-                gradient_registry.lookup(node.attr[CUSTOM].s.decode())
-            except LookupError:
-                del node.attr[CUSTOM]
+                gradient_registry.lookup(kind.decode())(op, *map(tf.zeros_like, op.outputs))
+            except Exception:  # noqa: BLE001 - somebody's own function
+                lost.add(kind)
+            if any(not hasattr(one, "numpy") for one in graph.external_captures[before:]):
+                lost.add(kind)
+
+    if any(CUSTOM in node.attr for node in message.node):
+        tf.compat.v1.wrap_function(called, [])
+    for node in message.node:
+        if CUSTOM in node.attr and node.attr[CUSTOM].s in lost:
+            del node.attr[CUSTOM]
 
 
-def _without_weights(message: Any) -> tuple[Any, dict[str, tf.Tensor]]:
-    """Return a graph with places for its large constants, and these."""
+def _taken_out(message: Any) -> dict[str, tf.Tensor]:
+    """Put placeholders where a graph has weights, and return these."""
     weights = {}
     for node in message.node:
-        if node.op != "Const":
+        value = node.attr["value"].tensor if node.op == "Const" else None
+        if value is None:
             continue
-        value = node.attr["value"].tensor
-        shape = [axis.size for axis in value.tensor_shape.dim]
-        if tf.TensorShape(shape).num_elements() > SMALL:
+        count = math.prod(axis.size for axis in value.tensor_shape.dim)
+        if count > (1 if tf.as_dtype(value.dtype).is_floating else SMALL):
             weights[f"{node.name}:0"] = tf.constant(tf.make_ndarray(value))
             node.op = "Placeholder"
             node.attr["shape"].shape.CopyFrom(value.tensor_shape)
             del node.attr["value"]
-    return message, weights
+    return weights

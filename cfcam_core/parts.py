@@ -1,6 +1,6 @@
 """Axes told as what they count: rows and columns of a picture, tokens, or anything else.
 
-Arithmetic alone; which operator does what to them stands in `cfcam_onnx._layers.patches`.
+Arithmetic alone; which operator does what to them is for each backend to say.
 """
 
 from __future__ import annotations
