@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from base64 import b64encode
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,20 @@ def data_uri(image: NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + b64encode(encode(image)).decode("ascii")
 
 
-def write(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write a picture to a PNG file, replacing it atomically."""
+def write(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
+    """Write a picture to a PNG file, replacing it atomically.
+
+    Parameters
+    ----------
+    path : str or path
+    image : ndarray of uint8, shape (H, W) or (H, W, 3)
+        Gray or RGB, such as an overlay.
+
+    Raises
+    ------
+    InvalidInputError
+        Another dtype or shape.
+    """
     data = encode(image)
-    with replacing(path) as file:
+    with replacing(Path(path)) as file:
         file.write(data)

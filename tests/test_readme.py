@@ -81,5 +81,5 @@ def test_numbers_are_those_of_the_demo_and_of_the_rules():
 
 
 def test_readme_has_its_blocks_and_is_short():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 2
     assert len(README.splitlines()) <= 150
