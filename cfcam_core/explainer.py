@@ -48,7 +48,9 @@ def explain(
         with a spatial grid.
     target : None, int, sequence of int, or callable
         Class to explain: the best of each sample, one for all, one for each, or a function of the
-        scores (see `cfcam_core.targets.resolve_targets`).
+        scores, a NumPy array (N, K), that returns classes or what to explain in their place, one
+        float a sample: ``lambda s: s[:, 281] - s[:, 282]``. See
+        `cfcam_core.targets.resolve_targets`.
     method : str
         One of `methods`.
     settings : Settings, optional
@@ -211,7 +213,10 @@ FLAT = 1e-5
 
 _REASONS = {
     "zero_gradient": "the score does not depend on this layer (all gradients are zero)",
-    "all_negative": "the map is nowhere positive; try another layer or method",
+    "all_negative": (
+        "the map is nowhere positive: what it shows speaks against the class; try another class, "
+        "layer or method"
+    ),
     "flat": "the map is the same everywhere",
 }
 

@@ -185,6 +185,16 @@ def test_coefficients(backend, net, x, layer):
     close(seen[0], net("scores"))
 
 
+@pytest.mark.parametrize("layer", LAYERS)
+def test_values(backend, net, x, layer):
+    """A callable may return what to explain: its gradient is taken on every backend alike."""
+    wanted = net.gradients(layer, np.eye(CLASSES)[[2, 2, 2]] - np.eye(CLASSES)[[0, 0, 0]])
+    for target in (lambda s: s[:, 2] - s[:, 0], lambda s: (s[:, 2] - s[:, 0]).sum()):
+        capture = backend.capture(x, layer=layer, target=target)
+        np.testing.assert_array_equal(capture.targets, [-1, -1, -1])
+        close(capture.gradients, wanted)
+
+
 WRONG = {
     "too large": CLASSES,
     "negative": -1,
@@ -328,7 +338,7 @@ def test_threads(model, backend, x):
 def test_calls_leave_no_trace(backend, x):
     before, first = backend.scores(x), backend.capture(x, layer="stem")
     backend.scores_from(backend.capture(x).activations * 0, x)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(InvalidInputError, match="the target fails on .* ZeroDivisionError"):
         backend.capture(x, layer="stem", target=lambda scores: 1 / 0)
     np.testing.assert_array_equal(backend.scores(x), before)
     same(backend.capture(x, layer="stem"), first)

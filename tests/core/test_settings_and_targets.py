@@ -96,9 +96,75 @@ def test_targets():
     np.testing.assert_array_equal(resolve_targets(one_hot, SCORES)[1], one_hot)
 
 
+LOG_SOFTMAX = np.eye(3)[[2, 2]] - np.exp(SCORES) / np.exp(SCORES).sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "gradient"),
+    [
+        (lambda s: s[:, 1] - s[:, 2], [[0, 1, -1], [0, 1, -1]]),
+        (lambda s: s[:, 1].sum(), [[0, 1, 0], [0, 1, 0]]),
+        (lambda s: float(s[1, 0] * s[0, 2]), [[0, 0, 2.0], [0.5, 0, 0]]),
+        (lambda s: s[:, 2] - np.log(np.exp(s).sum(axis=1)), LOG_SOFTMAX),
+        (lambda s: np.log(np.exp(s[:, 2]) / np.exp(s).sum(axis=1)).astype("f"), LOG_SOFTMAX),
+        (lambda s: (s[:, :2] ** 2).sum(axis=1).tolist(), [[0.2, 1.8, 0], [4, 2, 0]]),
+        (lambda s: np.floor(s[:, 0]) + 1, [[0, 0, 0], [0, 0, 0]]),
+    ],
+)
+def test_values_are_differentiated(function, gradient):
+    scores = SCORES + np.float32(0.25) * (gradient == [[0, 0, 0], [0, 0, 0]])
+    targets, cotangents = resolve_targets(function, scores)
+    assert targets.tolist() == [-1, -1]
+    assert cotangents.dtype == np.float32
+    np.testing.assert_allclose(cotangents, gradient, atol=1e-4)
+
+
+def test_values_cost_two_calls_a_class():
+    seen = []
+    kept = SCORES.copy()
+    resolve_targets(lambda s: seen.append(s) or s.max(axis=1), SCORES)
+    assert len(seen) == 2 * SCORES.shape[1] + 2
+    np.testing.assert_array_equal(SCORES, kept)
+
+
+def test_equal_counts_of_samples_and_classes():
+    square = np.eye(3, dtype=np.float32)
+    _, cotangents = resolve_targets(lambda s: 2 * s[:, 1], square)
+    np.testing.assert_allclose(cotangents, [[0, 2, 0]] * 3, atol=1e-6)
+    np.testing.assert_array_equal(resolve_targets(lambda s: square, square)[1], square)
+    assert resolve_targets(lambda s: s.argmin(axis=1), square)[0].tolist() == [1, 0, 0]
+
+
+def test_one_logit():
+    one = np.array([[0.5], [-2.0]], np.float32)
+    np.testing.assert_allclose(resolve_targets(lambda s: -s[:, 0], one)[1], [[-1], [-1]])
+    np.testing.assert_array_equal(resolve_targets(lambda s: 3 * s, one)[1], 3 * one)
+    with pytest.raises(cfcam.InvalidInputError, match=r"one logit; target 0 .* lambda s: -s\[:, 0"):
+        resolve_targets(1, one)
+
+
+@pytest.mark.parametrize(
+    ("function", "cause"),
+    [
+        (lambda s: s.logits, AttributeError),
+        (lambda s: s[:, 9], IndexError),
+        (lambda s, more: s, TypeError),
+        (lambda s: 1 / 0, ZeroDivisionError),
+    ],
+)
+def test_a_callable_that_fails(function, cause):
+    message = rf"the target fails on the scores, a NumPy array of shape \(2, 3\): {cause.__name__}"
+    with pytest.raises(cfcam.InvalidInputError, match=message) as caught:
+        resolve_targets(function, SCORES)
+    assert isinstance(caught.value.__cause__, cause)
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [
+        (lambda s: s[:, 0] * np.nan, "NaN"),
+        (lambda s: s[:1, 0], "one value a sample"),
+        ([0.0, 1.0], "does not name classes"),
         (3, "3 classes, 0 to 2"),
         (-1, "out of range"),
         ([0, 1, 2], "2 ints"),
