@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cfcam_core.errors import InvalidInputError
 from cfcam_core.explanation import FORMAT, Explanation
 from cfcam_core.files import replacing
+from cfcam_core.images import SUFFIXES
 from cfcam_core.settings import Settings
 
 ARRAYS = ("heatmaps", "maps", "weights", "targets")
@@ -35,7 +36,8 @@ def save(explanation: Explanation, path: Path) -> None:
     Raises
     ------
     InvalidInputError
-        There is no such folder, `path` itself is one, or it cannot be written there.
+        There is no such folder, `path` itself is one or ends as pictures do, or it cannot be
+        written there.
     """
     stored: dict[str, Any] = {"format": np.int64(FORMAT)}
     for name in (*ARRAYS, *OPTIONAL_ARRAYS):
@@ -47,6 +49,12 @@ def save(explanation: Explanation, path: Path) -> None:
     stored["method"] = np.str_(explanation.method)
     if explanation.settings is not None:
         stored["settings"] = np.str_(explanation.settings.to_json())
+    if path.suffix.lower() in SUFFIXES:
+        raise InvalidInputError(
+            f"{str(path)!r} has the ending of a picture; save writes arrays, a .npz file. For the "
+            f"picture: png.write({str(path.with_suffix('.png'))!r}, e.overlay(photo)), with png "
+            "from cfcam_core"
+        )
     with replacing(_with_suffix(path)) as file:
         np.savez(file, **stored)
 

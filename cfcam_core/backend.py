@@ -82,7 +82,7 @@ class SeveralLayers(Protocol):
         Parameters
         ----------
         inputs, target : optional
-            As for `Backend.capture`; a callable target is asked once.
+            As for `Backend.capture`; a target is resolved once.
         layers : sequence
             Each as for `Backend.capture`; the same may come twice.
         """

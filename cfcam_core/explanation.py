@@ -136,7 +136,8 @@ class Explanation:
         Raises
         ------
         InvalidInputError
-            The folder does not exist, `path` is a folder itself, or it cannot be written there.
+            The folder does not exist, `path` is a folder itself or ends as pictures do, or it
+            cannot be written there.
         """
         from cfcam_core.archive import save
 

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfcam_core import exif
-from cfcam_core.capture import FloatArray
+from cfcam_core.capture import FloatArray, spatial_size
 from cfcam_core.errors import BackendUnavailableError, InvalidInputError
 from cfcam_core.overlay import composite_on_white
+from cfcam_core.registry import open_model
 
 FALLBACK_SIDE = 224
 """Height and width where the model fixes neither (ours: what ImageNet models are trained at)."""
@@ -87,14 +88,25 @@ class ModelInput:
     """Whether the model takes whole numbers: the pixels themselves."""
 
     @classmethod
-    def of(cls, backend: Any) -> ModelInput:
-        """Return what an opened backend takes, from its `input_shape`, `input_layout` and the like.
+    def of(cls, model: Any, *, size: tuple[int, int] | None = None) -> ModelInput:
+        """Return what a model takes, from its backend's `input_shape`, `input_layout` and the like.
+
+        Parameters
+        ----------
+        model : object, str or path
+            As for `cfcam_core.open_model`; best what that has opened.
+        size : tuple of int, optional
+            Height and width where the model leaves them open. Default: 224.
 
         Raises
         ------
         InvalidInputError
-            The model takes no pictures, more than one, or some with neither one nor three channels.
+            The model takes no pictures, more than one, or some with neither one nor three channels;
+            or it takes another size.
+        CfcamError
+            As for `cfcam_core.open_model`.
         """
+        backend = open_model(model)
         names = getattr(backend, "input_names", ())
         if len(names) > 1:
             raise InvalidInputError(
@@ -114,9 +126,17 @@ class ModelInput:
                 f"the model takes {channels} channels (input shape {shape}); image files give 1 or "
                 "3. Prepare the input yourself and call cfcam_core.explain"
             )
-        size = (height or width or FALLBACK_SIDE, width or height or FALLBACK_SIDE)
+        likely = (height or width or FALLBACK_SIDE, width or height or FALLBACK_SIDE)
+        rows, columns = likely if size is None else spatial_size(size, likely)
+        if (height or rows, width or columns) != (rows, columns):
+            raise InvalidInputError(
+                f"the size {rows}x{columns} does not fit: the model takes pictures of "
+                f"{height or 'any'}x{width or 'any'} alone, height x width; leave the size out"
+            )
         is_integer = np.dtype(getattr(backend, "input_dtype", np.float32)).kind in "iu"
-        return cls(channels or 3, size, last, height is None or width is None, is_integer)
+        return cls(
+            channels or 3, (rows, columns), last, height is None or width is None, is_integer
+        )
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[Any]:

@@ -47,9 +47,9 @@ def resolve_targets(
     Notes
     -----
     The gradient of values is ours, by central differences in float64, for NumPy records none: one
-    logit after the other is moved in all rows at once, which calls the callable 2 K times more, or
-    2 N K times where it returns a single float. The step is the cube root of the rounding error of
-    what it returns, times the logit where that is larger than 1.
+    logit after the other is moved in all rows at once, which takes 2 K + 1 more calls, or
+    2 N K + 1 where the callable returns a single float. The step is the cube root of the rounding
+    error of what it returns, times the logit where that is larger than 1.
     """
     rows, classes = scores.shape
     function = target if callable(target) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import RLock
 from typing import Any
 
 import keras
@@ -12,18 +11,12 @@ from numpy.typing import NDArray
 
 from cfcam_core.backend import Backend, Layer, SeveralLayers
 from cfcam_core.capture import Capture, real_array
-from cfcam_core.errors import InvalidInputError
 from cfcam_core.inputs import Sizes
 from cfcam_core.layers import find_layer
 from cfcam_core.targets import resolve_targets
 from cfcam_tensorflow._batch import Batch
-from cfcam_tensorflow._engines import find_engine
-from cfcam_tensorflow._inputs import Feeds, Inputs
-from cfcam_tensorflow._naming import Names
-from cfcam_tensorflow._probing import Ending
-from cfcam_tensorflow._running import Runner
+from cfcam_tensorflow._classifier import Classifier
 from cfcam_tensorflow._seen import channel_axis
-from cfcam_tensorflow._trial import Trial
 
 
 class KerasBackend(Backend, SeveralLayers):
@@ -68,45 +61,39 @@ class KerasBackend(Backend, SeveralLayers):
         look_through: bool = True,
         example: Any = None,
     ) -> None:
-        self._runner = Runner(model, roots, Names(roots), find_engine())
-        self._inputs = Inputs.of(model)
-        self._ending = Ending(output, list(getattr(roots[0], "output_names", None) or []))
-        self._look_through = look_through
-        self._lock = RLock()
-        self._found: Trial | None = None
-        self._taken: dict[Any, bool] = {}
+        self._model = Classifier(model, roots, output=output, look_through=look_through)
         if example is not None:
-            self._trial(self._read(example))
+            self._model.trial(self._model.read(example))
 
     # ------------------------------------------------------------------------------- facts
 
     @property
     def input_shape(self) -> Sizes | None:
         """Shape of the (first) input, batch first; None for open sizes, or if none is known."""
-        return self._inputs.inputs[0].shape if self._inputs.inputs else None
+        return self._model.inputs.inputs[0].shape if self._model.inputs.inputs else None
 
     @property
     def input_layout(self) -> str:
         """``channels_first`` or ``channels_last``: where the (first) input has its channels."""
         rank = len(self.input_shape or ()) or 4
-        first = channel_axis(self._runner.names.operations, rank) == 1
+        first = channel_axis(self._model.runner.names.operations, rank) == 1
         return "channels_first" if first else "channels_last"
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
         """Dtype of the (first) input; what is passed is converted to it."""
-        known = self._inputs.inputs[0].dtype if self._inputs.inputs else None
+        known = self._model.inputs.inputs[0].dtype if self._model.inputs.inputs else None
         return known or np.dtype(np.float32)
 
     @property
     def input_names(self) -> tuple[str, ...]:
         """Names of all inputs, as far as the model has them; with several, pass a dict or list."""
-        return tuple(one.name for one in self._inputs.inputs)
+        return tuple(one.name for one in self._model.inputs.inputs)
 
     @property
     def classes(self) -> int | None:
         """Number of classes K; None if the output is no classifier's."""
-        return self._trial().classes
+        return self._model.trial().facts.classes
 
     @property
     def logits_behind(self) -> tuple[str, ...]:
@@ -115,7 +102,7 @@ class KerasBackend(Backend, SeveralLayers):
         ``("softmax",)`` means that the model returns probabilities, but scores and gradients are
         those of the logits.
         """
-        return self._trial().ending.behind
+        return self._model.trial().facts.ending.behind
 
     # ------------------------------------------------------------------------------ backend
 
@@ -130,8 +117,7 @@ class KerasBackend(Backend, SeveralLayers):
         InvalidInputError
             No inputs have come yet, and the model does not say what it takes.
         """
-        with self._lock:
-            return self._trial().listed
+        return self._model.listed(self._model.trial())
 
     def capture(self, inputs: Any, *, layer: Any = None, target: Any = None) -> Capture:
         """Run the model and return activations, gradients, logits and targets.
@@ -149,7 +135,7 @@ class KerasBackend(Backend, SeveralLayers):
         target : optional
             See `cfcam_core.targets.resolve_targets`. If the model's output is no scores (N, K), a
             callable: it gets the output in the framework's own tensors and returns what is
-            explained, of shape () or (N,).
+            explained, of shape () or (N,). It is asked again where a run has to be repeated.
 
         Returns
         -------
@@ -187,26 +173,7 @@ class KerasBackend(Backend, SeveralLayers):
         InvalidInputError, LayerNotFoundError
             As for `capture`.
         """
-        batch = self._batch(inputs)
-        layouts = [batch.layout(self._name(layer, batch.trial)) for layer in layers]
-        recording = batch.record(layouts, target)
-        made = self._runner.engine.array(recording.explained)
-        scores = made if batch.trial.classes is not None else None
-        if scores is None:
-            targets, cotangents = np.full(batch.samples, -1), np.ones_like(made)
-        else:
-            targets, cotangents = resolve_targets(target, scores)
-        gradients = recording.pull(cotangents)
-        return [
-            batch.captured(
-                layout,
-                recording.taken.get(layout.name),
-                gradients.get(layout.name),
-                scores,
-                targets,
-            )
-            for layout in layouts
-        ]
+        return self._model.on(inputs, lambda batch: self._captured(batch, layers, target))
 
     def scores(self, inputs: Any) -> NDArray[np.float32]:
         """Return the logits.
@@ -225,7 +192,7 @@ class KerasBackend(Backend, SeveralLayers):
         InvalidInputError
             The inputs do not fit the model, or its output is no scores.
         """
-        return self._batch(inputs).scores()
+        return self._model.on(inputs, lambda batch: batch.scores())
 
     def scores_from(
         self, activations: Any, inputs: Any, *, layer: Any = None
@@ -253,57 +220,42 @@ class KerasBackend(Backend, SeveralLayers):
         LayerNotFoundError
             As for `capture`.
         """
-        batch = self._batch(inputs)
-        layout = batch.layout(self._name(layer, batch.trial))
-        return batch.scores(layout, real_array(activations, "activations"))
+        maps = real_array(activations, "activations")
+        return self._model.on(
+            inputs, lambda batch: batch.scores(batch.layout(self._name(layer, batch)), maps)
+        )
 
     # ------------------------------------------------------------------------------- within
 
-    def _trial(self, feeds: Feeds | None = None) -> Trial:
-        """Return what a trial has shown; the first to ask makes it, on what it has at hand."""
-        with self._lock:
-            if self._found is None:
-                feeds = feeds or self._inputs.guess()
-                if feeds is None:
-                    raise InvalidInputError(
-                        "the model does not say what it takes; pass example= when it is opened, "
-                        "or explain something first"
-                    )
-                self._found = Trial(
-                    self._runner,
-                    feeds.first(),
-                    self._ending,
-                    look_through=self._look_through,
-                    is_size_free=self._inputs.is_size_free,
-                )
-                if not self._inputs.inputs:
-                    self._inputs = self._inputs.as_seen(feeds)
-            return self._found
+    def _captured(self, batch: Batch, layers: Sequence[Any], target: Any) -> list[Capture]:
+        layouts = [batch.layout(self._name(layer, batch)) for layer in layers]
+        recording = batch.record(layouts, target)
+        made = batch.runner.engine.array(recording.explained)
+        scores = made if batch.facts.classes is not None else None
+        if scores is None:
+            targets, cotangents = np.full(batch.samples, -1), np.ones_like(made)
+        else:
+            targets, cotangents = resolve_targets(target, scores)
+        gradients = recording.pull(cotangents)
+        return [
+            batch.captured(
+                layout,
+                recording.taken.get(layout.name),
+                gradients.get(layout.name),
+                scores,
+                targets,
+            )
+            for layout in layouts
+        ]
 
-    def _read(self, inputs: Any) -> Feeds:
-        """Return checked inputs; whether whole numbers may stay what they are is tried out once."""
-        with self._lock:
-            feeds = self._inputs.read(inputs)
-            if self._inputs.are_open(feeds):
-                if feeds.kinds not in self._taken:
-                    one = [self._runner.engine.tensor(x) for x in feeds.first().arrays]
-                    self._taken[feeds.kinds] = self._runner.can_run(feeds.hold(one))
-                return feeds if self._taken[feeds.kinds] else feeds.floats()
-        return feeds
-
-    def _batch(self, inputs: Any) -> Batch:
-        feeds = self._read(inputs)
-        return Batch(self._runner, self._trial(feeds), feeds, self.input_names)
-
-    def _name(self, layer: Any, trial: Trial) -> str:
+    def _name(self, layer: Any, batch: Batch) -> str:
         """Return the name that is meant by an index, a layer, a name or None."""
         if layer is None:
-            with self._lock:
-                return find_layer(trial.default, [])
+            return find_layer(self._model.default(batch.trial), [])
         if isinstance(layer, int | np.integer) and not isinstance(layer, bool):
-            return find_layer(layer, self.layers())
+            return find_layer(layer, self._model.listed(batch.trial))
         if isinstance(layer, keras.layers.InputLayer) and layer.name in self.input_names:
             return str(layer.name)
         if isinstance(layer, keras.Operation):
-            return self._runner.names.of_object(layer)
+            return batch.runner.names.of_object(layer)
         return find_layer(layer, [])

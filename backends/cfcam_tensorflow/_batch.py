@@ -20,7 +20,7 @@ from cfcam_tensorflow._intercepting import Around
 from cfcam_tensorflow._outputs import as_scores, described
 from cfcam_tensorflow._probing import merged
 from cfcam_tensorflow._running import Runner
-from cfcam_tensorflow._trial import Trial
+from cfcam_tensorflow._trial import Facts, Trial
 
 INPUT = "input"
 """What the model's own (first) picture is called as a layer."""
@@ -30,10 +30,19 @@ INPUT = "input"
 class Batch:
     """Checked inputs of an opened model."""
 
-    runner: Runner
     trial: Trial
     feeds: Feeds
     input_names: Sequence[str]
+
+    @property
+    def runner(self) -> Runner:
+        """The model that it was made of."""
+        return self.trial.runner
+
+    @property
+    def facts(self) -> Facts:
+        """What the trial has shown."""
+        return self.trial.facts
 
     @property
     def samples(self) -> int:
@@ -50,7 +59,7 @@ class Batch:
         """
         if name == INPUT or name in self.input_names:
             place = self._place(name)
-            layout = None if place is None else self.trial.input_layout(place, name)
+            layout = None if place is None else self.facts.input_layout(place, name)
             if place is None or layout is None or self.feeds.arrays[place].dtype.kind != "f":
                 raise LayerNotFoundError(
                     f"{name!r} is no picture or signal of floats, so it has no gradient to map; "
@@ -58,7 +67,7 @@ class Batch:
                 )
             return layout
         path = self.runner.names.find(name)
-        seen = self.trial.seen.get(path)
+        seen = self.facts.seen.get(path)
         if seen is None:
             raise _unseen(path)
         if seen.layout is None:
@@ -77,9 +86,9 @@ class Batch:
         target : optional
             Only asked for if the output is no scores.
         """
-        if self.trial.classes is None and not callable(target):
+        if self.facts.classes is None and not callable(target):
             raise InvalidInputError(
-                f"the model returns no scores (N, K) but {self.trial.returned}; open it with "
+                f"the model returns no scores (N, K) but {self.facts.returned}; open it with "
                 "output=, or pass a callable target that makes a scalar, or one a sample, of what "
                 "it returns"
             )
@@ -115,9 +124,9 @@ class Batch:
         self, layout: Layout | None = None, maps: NDArray[Any] | None = None
     ) -> NDArray[np.float32]:
         """Return the logits, where asked for with the maps of a layer replaced."""
-        if self.trial.classes is None:
+        if self.facts.classes is None:
             raise InvalidInputError(
-                f"the model returns no scores (N, K) but {self.trial.returned}; open it with "
+                f"the model returns no scores (N, K) but {self.facts.returned}; open it with "
                 "output="
             )
         feeds, arounds = self.feeds, {}
@@ -129,8 +138,8 @@ class Batch:
                     [*feeds.arrays[:place], array, *feeds.arrays[place + 1 :]], feeds.hold
                 )
             else:
-                seen, value = self.trial.seen[layout.name], self.runner.engine.tensor(array)
-                arounds[seen.operation] = self.runner.replacing(
+                value = self.runner.engine.tensor(array)
+                arounds[self._operation(layout.name)] = self.runner.replacing(
                     calls - 1, lambda x: keras.ops.cast(value, x.dtype)
                 )
         made, _ = self.runner.engine.forward(lambda _: self._end(self._raw(feeds.arrays, arounds)))
@@ -142,13 +151,13 @@ class Batch:
         """Return the number of the input that is called so as a layer."""
         if name in self.input_names and len(self.input_names) > 1:
             return self.input_names.index(name)
-        return self.trial.picture if name == INPUT or name in self.input_names else None
+        return self.facts.picture if name == INPUT or name in self.input_names else None
 
     def _size(self, layout: Layout) -> Size | None:
         """Return the spatial size of the input that a layer's maps belong to."""
         place = self._place(layout.name)
-        place = self.trial.picture if place is None else place
-        where = None if place is None else self.trial.input_layout(place, INPUT)
+        place = self.facts.picture if place is None else place
+        where = None if place is None else self.facts.input_layout(place, INPUT)
         if place is None or where is None:
             return None
         return tuple(np.delete(self.feeds.arrays[place].shape, [0, where.channels]).tolist())
@@ -194,24 +203,33 @@ class Batch:
             if place is not None:
                 tensors[place] = tap(name, self.runner.engine.tensor(tensors[place]))
             else:
-                operation = self.trial.seen[name].operation
-                arounds[operation] = self.runner.tapping(name, tap)
+                arounds[self._operation(name)] = self.runner.tapping(name, tap)
         raw = self._raw(tensors, arounds)
-        if self.trial.classes is None:
+        if self.facts.classes is None:
             return _one_a_sample(target(raw), self.samples)
         return self._end(raw)
 
     def _raw(self, inputs: Sequence[Any], arounds: dict[Any, Around]) -> Any:
         tensors = [self.runner.engine.tensor(x) if isinstance(x, np.ndarray) else x for x in inputs]
-        ending = self.trial.ending.arounds()
-        return self.runner.run(self.feeds.hold(tensors), merged(ending, arounds))
+        reached: list[str] = []
+        ending = self.facts.ending.arounds(self.runner.names.operations, reached.append)
+        raw = self.runner.run(self.feeds.hold(tensors), merged(ending, arounds))
+        if ending and not reached:
+            raise LayerNotFoundError(
+                "on these inputs the model does not end with the layer that was looked through "
+                "on the first; open it with example=, or with look_through=False"
+            )
+        return raw
+
+    def _operation(self, path: str) -> Any:
+        return self.runner.names.operations[path]
 
     def _end(self, raw: Any) -> Any:
-        scores = as_scores(self.trial.ending.of(raw), self.samples)
+        scores = as_scores(self.facts.ending.of(raw), self.samples)
         if scores is None:
             raise InvalidInputError(
                 f"the output is no scores of {self.samples} samples: "
-                f"{described(raw, self.trial.ending.names)}"
+                f"{described(raw, self.facts.ending.names)}"
             )
         return scores
 

@@ -68,8 +68,8 @@ class Feeds:
         return len(self.arrays[0])
 
     def first(self, count: int = 1) -> Feeds:
-        """Return the first samples."""
-        return Feeds([one[:count] for one in self.arrays], self.hold)
+        """Return copies of the first samples, which do not keep the others."""
+        return Feeds([one[:count].copy() for one in self.arrays], self.hold)
 
     def floats(self) -> Feeds:
         """Return the same with floats in place of whole numbers."""

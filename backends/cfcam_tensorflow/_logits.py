@@ -50,21 +50,20 @@ AGREEMENT = 1e-3
 class Closing:
     """The layer whose activation ends a model."""
 
-    operation: Any
+    path: str
     call: int
     """Which of its calls in a run, counted from 0."""
 
-    def leave_out(
-        self, _: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Do what the layer does, without its activation."""
-        if type(self.operation).__name__ in KINDS | {"Activation"}:
-            return args[0] if args else next(iter(kwargs.values()))
-        twin = object.__new__(type(self.operation))
-        twin.__dict__.update(vars(self.operation))
-        twin.__dict__["activation"] = keras.activations.linear
-        twin.__dict__.pop(attribute_of(self.operation), None)  # the switch of this run
-        return getattr(twin, attribute_of(self.operation))(*args, **kwargs)
+
+def without_activation(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Do what a layer does, without its activation."""
+    if type(operation).__name__ in KINDS | {"Activation"}:
+        return args[0] if args else next(iter(kwargs.values()))
+    twin = object.__new__(type(operation))
+    twin.__dict__.update(vars(operation))
+    twin.__dict__["activation"] = keras.activations.linear
+    twin.__dict__.pop(attribute_of(operation), None)  # the switch of this run
+    return getattr(twin, attribute_of(operation))(*args, **kwargs)
 
 
 def find_closing(leaf: Any, calls: Sequence[Call]) -> Closing | None:
@@ -79,7 +78,7 @@ def find_closing(leaf: Any, calls: Sequence[Call]) -> Closing | None:
         activation = getattr(one.operation, "activation", None)
         named = getattr(activation, "__name__", "") in ACTIVATIONS
         if any(x is leaf for x in one.outputs) and (named or type(one.operation).__name__ in KINDS):
-            return Closing(one.operation, one.number)
+            return Closing(one.path, one.number)
     return None
 
 

@@ -37,20 +37,22 @@ class Observer:
 
     Parameters
     ----------
-    operations : mapping of str to layer or operation
-        By path.
     is_value : callable
         Which tensors can stand for a layer.
     """
 
-    def __init__(self, operations: Mapping[str, Any], is_value: Callable[[Any], bool]) -> None:
+    def __init__(self, is_value: Callable[[Any], bool]) -> None:
         self.calls: list[Call] = []
-        self.arounds: dict[Any, Around] = {
-            operation: self._around(path, operation) for path, operation in operations.items()
-        }
         self._is_value = is_value
         self._ticks = count()
         self._open: list[Call] = []
+
+    def arounds(self, operations: Mapping[str, Any]) -> dict[Any, Around]:
+        """Return what the calls of layers, by path, go through.
+
+        They are not kept here: the tensors of a run would then stay until a cycle is found.
+        """
+        return {operation: self._around(path, operation) for path, operation in operations.items()}
 
     def _around(self, path: str, operation: Any) -> Around:
         numbers = count()

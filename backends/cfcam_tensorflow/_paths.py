@@ -84,6 +84,7 @@ class Paths:
         value = self._probe.output(self._other, one)
         if value is None or tuple(value.shape) != one.shape:
             return False
-        around = self._probe.runner.replacing(one.calls - 1, lambda _: value)
-        swapped = self._probe.scores(self._own, {one.operation: around})
+        runner = self._probe.runner
+        around = runner.replacing(one.calls - 1, lambda _: value)
+        swapped = self._probe.scores(self._own, {runner.names.operations[one.path]: around})
         return is_bottleneck(swapped, *self._scores)

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from cfcam_tensorflow._engines import Tap
 from cfcam_tensorflow._intercepting import Around
-from cfcam_tensorflow._logits import Closing, activation_between, find_closing, kept_logits
+from cfcam_tensorflow._logits import (
+    Closing,
+    activation_between,
+    find_closing,
+    kept_logits,
+    without_activation,
+)
 from cfcam_tensorflow._observing import Call, Observer
 from cfcam_tensorflow._outputs import as_scores, choose
 from cfcam_tensorflow._running import Runner, at_call, both
@@ -34,11 +40,19 @@ class Ending:
     behind: tuple[str, ...] = ()
     """Names of the activations that are looked through."""
 
-    def arounds(self) -> dict[Any, Around]:
-        """Return what the closing layer's call goes through in one run."""
+    def arounds(
+        self, operations: Mapping[str, Any], reached: Callable[[str], None] = lambda _: None
+    ) -> dict[Any, Around]:
+        """Return what the closing layer's call goes through in one run, and tell of it."""
         if self.closing is None:
             return {}
-        return {self.closing.operation: at_call(self.closing.call, self.closing.leave_out)}
+        path, operation = self.closing.path, operations[self.closing.path]
+
+        def leave_out(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            reached(path)
+            return without_activation(operation, args, kwargs)
+
+        return {operation: at_call(self.closing.call, leave_out)}
 
     def of(self, raw: Any) -> Any:
         """Return what is explained, before it is given the shape of scores."""
@@ -57,10 +71,9 @@ class Probe:
     def observe(self, tensors: Sequence[Any]) -> tuple[Sequence[Call], Any]:
         """Return all calls of a run, and what the model returned."""
         runner = self.runner
-        observer = Observer(runner.names.operations, runner.engine.is_value)
-        raw, _ = runner.engine.forward(
-            lambda _: runner.run(self.hold(list(tensors)), observer.arounds)
-        )
+        observer = Observer(runner.engine.is_value)
+        arounds = observer.arounds(runner.names.operations)
+        raw, _ = runner.engine.forward(lambda _: runner.run(self.hold(list(tensors)), arounds))
         return observer.calls, raw
 
     def scores(
@@ -75,7 +88,7 @@ class Probe:
         """Return what a layer makes at its last call."""
 
         def run(tap: Tap) -> Any:
-            return self._row(tensors, {one.operation: self.runner.tapping(one.path, tap)})
+            return self._row(tensors, self._taps([one], tap))
 
         return self.runner.engine.forward(run)[1].get(one.path)
 
@@ -90,9 +103,7 @@ class Probe:
         rows = list(layers)
 
         def run(tap: Tap) -> Any:
-            return self._row(
-                tensors, {one.operation: self.runner.tapping(one.path, tap) for one in rows}
-            )
+            return self._row(tensors, self._taps(rows, tap))
 
         recording = self.runner.engine.record(run)
         scores = self.runner.engine.array(recording.explained)
@@ -119,8 +130,13 @@ class Probe:
                 return replace(one, behind=(name,))
         return self.ending
 
+    def _taps(self, layers: Iterable[Seen], tap: Tap) -> dict[Any, Around]:
+        operations = self.runner.names.operations
+        return {operations[one.path]: self.runner.tapping(one.path, tap) for one in layers}
+
     def _row(self, tensors: Sequence[Any], arounds: Mapping[Any, Around]) -> Any:
-        raw = self.runner.run(self.hold(list(tensors)), merged(self.ending.arounds(), arounds))
+        ending = self.ending.arounds(self.runner.names.operations)
+        raw = self.runner.run(self.hold(list(tensors)), merged(ending, arounds))
         leaves = keras.tree.flatten(self.ending.of(raw))
         rows = [keras.ops.reshape(x, (1, -1)) for x in leaves if self.runner.engine.is_value(x)]
         return rows[0] if len(rows) == 1 else keras.ops.concatenate(rows, axis=1)

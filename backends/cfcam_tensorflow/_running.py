@@ -16,6 +16,7 @@ from keras.src.backend import get_keras_mask, set_keras_mask
 
 from cfcam_core.errors import CfcamError, InvalidInputError
 from cfcam_tensorflow._engines import Engine, Tap
+from cfcam_tensorflow._inputs import Feeds
 from cfcam_tensorflow._intercepting import Around, intercepting, is_compiled, plain
 from cfcam_tensorflow._keeping import keeping
 from cfcam_tensorflow._naming import Names
@@ -68,7 +69,7 @@ class Runner:
         with keeping(every), intercepting({**compiled, **arounds}), keras.StatelessScope():
             return self._called(tensors)
 
-    def build(self, tensors: Sequence[Any]) -> None:
+    def build(self, feeds: Feeds) -> None:
         """Run the model once as it is, if some of its weights are made by its first run.
 
         Raises
@@ -77,13 +78,13 @@ class Runner:
             As for `run`.
         """
         if any(not one.built for one in self.roots):
-            self._called(tensors)
+            self._called(self._tensors(feeds))
 
-    def can_run(self, tensors: Sequence[Any]) -> bool:
+    def can_run(self, feeds: Feeds) -> bool:
         """Return whether the model runs on such inputs."""
         try:
-            self.build(tensors)
-            self.engine.forward(lambda _: self.run(tensors, {}))
+            self.build(feeds)
+            self.engine.forward(lambda _: self.run(self._tensors(feeds), {}))
         except InvalidInputError:
             return False
         return True
@@ -95,6 +96,9 @@ class Runner:
     def replacing(self, number: int, change: Callable[[Any], Any]) -> Around:
         """Return a call whose output is changed at the call of this number, counted from 0."""
         return at_call(number, self._changing(change))
+
+    def _tensors(self, feeds: Feeds) -> Any:
+        return feeds.hold([self.engine.tensor(one) for one in feeds.arrays])
 
     def _called(self, tensors: Sequence[Any]) -> Any:
         try:

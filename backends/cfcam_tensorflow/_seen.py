@@ -21,10 +21,9 @@ NO_MAKERS = ("Pool", "Padding", "Dropout", "Cropping", "UpSampling", "Resizing",
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """One layer, as a run on one sample has shown it."""
+    """One layer, as a run on one sample has shown it: names and numbers, no tensor."""
 
     path: str
-    operation: Any
     kind: str
     """Class of the layer, or of the one inside it that made its output."""
     shape: tuple[int, ...]
@@ -83,7 +82,6 @@ def seen_layers(
         if last[one.path] is one:
             found[one.path] = Seen(
                 path=one.path,
-                operation=one.operation,
                 kind=kind,
                 shape=shape,
                 calls=one.number + 1,

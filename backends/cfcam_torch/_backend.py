@@ -53,9 +53,10 @@ class TorchBackend(Backend, SeveralLayers):
     def input_shape(self) -> Sizes | None:
         """Shape of the model's (first) input, batch first; None where any size is taken.
 
-        None altogether where neither the model nor a run has told.
+        None altogether where neither the model nor a run has told. Sizes that the model does not
+        tell are tried out.
         """
-        found, told = self._model.found, self._model.inputs.shape
+        found, told = self._model.found, self._model.shape()
         if told is not None or found is None:
             return told
         facts, feeds = found

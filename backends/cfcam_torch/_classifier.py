@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cfcam_core.errors import InvalidInputError, LayerNotFoundError
+from cfcam_core.remembered import Parts
 from cfcam_torch._explaining import Reading
-from cfcam_torch._inputs import Feeds, as_floats, rows, samples, whole_numbers
-from cfcam_torch._learned import Structure, learned
+from cfcam_torch._inputs import Feeds, Sizes, as_floats, rows, samples, whole_numbers
+from cfcam_torch._learned import learned, structure
 from cfcam_torch._models import find_module
 from cfcam_torch._outputs import no_classifier, numpy_of, shown
 from cfcam_torch._running import Action, run, undisturbed
@@ -43,7 +44,7 @@ class Classifier:
         self.inputs = inputs_of(self.module)
         self._output, self._look_through = output, look_through
         self._lock = Lock()
-        self._found: tuple[Structure, Facts, Feeds] | None = None
+        self._found: tuple[Parts, Facts, Feeds] | None = None
 
     @property
     def found(self) -> tuple[Facts, Feeds] | None:
@@ -67,6 +68,14 @@ class Classifier:
         if whole_numbers(feeds) and not self.inputs.has_indices and not self._is_taken(feeds):
             return as_floats(feeds, self.module)
         return feeds
+
+    def shape(self) -> Sizes | None:
+        """Return the shape of the first input; a size is filled in if it seems the only one."""
+        told = self.inputs.shape
+        if told is None or None not in told[1:] or self.inputs.example:
+            return told
+        only: Sizes | None = learned(self.module, "only size", self._only_size)
+        return told if only is None else (told[0], *only)
 
     def known(self) -> Facts:
         """Return what a trial has shown, on a guessed input where nothing was run yet.
@@ -92,11 +101,11 @@ class Classifier:
     def facts(self, feeds: Feeds) -> Facts:
         """Return what a trial has shown, made on these inputs if there was none."""
         found = self._found
-        if found is not None and found[0].fits(self.module):
+        if found is not None and found[0].fits(structure(self.module)):
             return found[1]
         with self._lock:
             if self._found is not None:
-                if self._found[0].fits(self.module):
+                if self._found[0].fits(structure(self.module)):
                     return self._found[1]
                 feeds = self._found[2]  # a module was exchanged: tried again as before
             facts = self._learned(feeds)
@@ -104,7 +113,7 @@ class Classifier:
                 name: value.clone() if isinstance(value, Tensor) else value
                 for name, value in rows(feeds, 1).items()
             }
-            self._found = (Structure(self.module), facts, sample)
+            self._found = (structure(self.module), facts, sample)
             return facts
 
     def with_facts(self, feeds: Feeds, use: Callable[[Facts], T]) -> T:
@@ -139,6 +148,18 @@ class Classifier:
         """Return whether the model runs on such inputs, tried once."""
         kinds = tuple((name, *_kind(value)) for name, value in feeds.items())
         return bool(learned(self.module, ("taken", kinds), lambda: self._runs_on(feeds)))
+
+    def _only_size(self) -> Sizes | None:
+        """Return the sizes of the one guess on which the model runs.
+
+        None if it runs on the likeliest, on several or on none: a model whose last layer takes a
+        map of one size runs on one.
+        """
+        guesses = self.inputs.guesses()
+        if not guesses or self._runs_on(self.inputs.read(guesses[0], self.module)):
+            return None
+        taken = [one for one in guesses[1:] if self._runs_on(self.inputs.read(one, self.module))]
+        return tuple(taken[0].shape[1:]) if len(taken) == 1 else None
 
     def _runs_on(self, feeds: Feeds) -> bool:
         try:

@@ -63,7 +63,7 @@ class Reading:
 
 
 class Seed:
-    """What is differentiated: the explained scores of an output; a callable is asked once."""
+    """What is differentiated: the explained scores of an output; a target is resolved once."""
 
     def __init__(self, target: Any, count: int) -> None:
         self._target, self._count = target, count
@@ -266,7 +266,10 @@ def _unreached(name: str, made: Mapping[str, Tensor], *, is_blind: bool) -> Laye
     if name not in made:
         why = "it did not run on these inputs"
     elif is_blind:
-        why = "behind it the model detaches what it computes, or runs under torch.no_grad"
+        why = (
+            "behind it the model detaches what it computes, runs under torch.no_grad, or has "
+            "quantized operators, which have no gradient"
+        )
     else:
         why = "the scores do not depend on it, or the model detaches what it returns"
     return LayerNotFoundError(

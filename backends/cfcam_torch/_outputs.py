@@ -157,16 +157,17 @@ def find_output(raw: Any, samples: int, output: Any, closing: Closing | None) ->
 
 
 _ADVICE = (
-    "name the logits with output=: a key, an attribute, an index, or a function that makes (N, K) "
-    "of the model's output"
+    "name the logits with open_model(model, output=...): a key, an attribute, an index, or a "
+    "function that makes (N, K) of the model's output"
 )
 
 
 def no_classifier(returned: str, samples: int) -> InvalidInputError:
     """Return the error for a model that does not return logits."""
     return InvalidInputError(
-        f"the model returns {returned}, not logits of shape ({samples}, K); {_ADVICE}; or pass a "
-        "function as target= that makes a scalar or (N,) of it"
+        f"the model returns {returned}, not logits of shape ({samples}, K); say what to explain "
+        "with target=lambda out: ..., a scalar or (N,) tensor made of what the model returns; or "
+        f"{_ADVICE}"
     )
 
 

@@ -56,7 +56,7 @@ def run(
         except (CfcamError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            raise _failed(error, feeds) from error
+            raise _failed(error, model, feeds) from error
 
 
 @contextmanager
@@ -181,14 +181,30 @@ def _eager() -> Iterator[None]:
                 _stances.pop().__exit__(None, None, None)
 
 
-def _failed(error: Exception, feeds: Mapping[str, Any]) -> InvalidInputError:
+def _failed(error: Exception, model: nn.Module, feeds: Mapping[str, Any]) -> InvalidInputError:
     """Return the error for a model that fails on its inputs."""
     if "nference tensor" in str(error):
         return InvalidInputError(
             "the model holds tensors made under torch.inference_mode, of which no gradient can be "
             "taken; build the model, or copy.deepcopy it, outside of inference_mode"
         )
-    came = ", ".join(f"{n} {tuple(getattr(v, 'shape', ()))}" for n, v in feeds.items())
-    return InvalidInputError(
-        f"the model fails on inputs of shape {came}: {type(error).__name__}: {error}"
+    came = ", ".join(
+        f"{'' if name.isdigit() else f'{name}: '}{tuple(getattr(value, 'shape', ()))}"
+        for name, value in feeds.items()
     )
+    advice = "; transpose it with axes (0, 3, 1, 2)" if _is_turned(model, feeds) else ""
+    return InvalidInputError(
+        f"the model fails on inputs {came}: {type(error).__name__}: {error}{advice}"
+    )
+
+
+def _is_turned(model: nn.Module, feeds: Mapping[str, Any]) -> bool:
+    """Return whether the first input seems to have its channels last, and should have them first.
+
+    The first convolution tells how many they are.
+    """
+    first = next((one for one in model.modules() if isinstance(one, nn.Conv2d)), None)
+    came = next((value for value in feeds.values() if isinstance(value, Tensor)), None)
+    if first is None or came is None or came.ndim != 4:
+        return False
+    return bool(came.shape[1] != first.in_channels == came.shape[3])

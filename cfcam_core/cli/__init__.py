@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from io import TextIOWrapper
 
@@ -11,6 +12,9 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line; without Typer and Rich, say how to get them and exit with 2."""
+    os.environ.setdefault(
+        "TF_CPP_MIN_LOG_LEVEL", "3"
+    )  # all but the first lines of TensorFlow's log
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names the terminal cannot show

@@ -17,7 +17,7 @@ import typer
 import cfcam_core as cfcam
 from cfcam_core.cli import INTERRUPTED, exporting, listing
 from cfcam_core.cli.explaining import Job, run
-from cfcam_core.cli.inputs import open_file, read_labels, read_size
+from cfcam_core.cli.inputs import check_images, open_file, read_labels, read_size
 from cfcam_core.cli.tables import put, show
 from cfcam_core.images import PREPROCESSINGS
 from cfcam_core.methods import METHODS
@@ -177,6 +177,7 @@ def explain(
     }
     options: dict[str, Any] = {name: value for name, value in named.items() if value}
     with _one_line_errors():
+        check_images(images)
         if preset and method != "cf-cam":
             typer.echo(f"note: --preset {preset} is for cf-cam; {method} has none", err=True)
         job = Job(

@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def run(job: Job, given: Sequence[Path]) -> dict[Path, str]:
 
 def _plan(job: Job) -> Plan:
     """Settle what is the same for all images; a small picture as a trial shows what fits none."""
-    wanted = _sized(ModelInput.of(job.backend), job.size)
+    wanted = ModelInput.of(job.backend, size=job.size)
     preprocess = job.preprocess or default_preprocessing(wanted)
     target = None if job.target is None else find_class(job.target, job.labels)
     trial = prepare(TRIAL, wanted, preprocess)
@@ -123,18 +123,6 @@ def _plan(job: Job) -> Plan:
         if note:
             _say(note)
     return Plan(job, wanted, preprocess, target, layers)
-
-
-def _sized(wanted: ModelInput, size: tuple[int, int] | None) -> ModelInput:
-    """Return the input in the size that the user wants; half open ones the backend checks."""
-    if size is None:
-        return wanted
-    if size != wanted.size and not wanted.is_size_free:
-        raise InvalidInputError(
-            f"--size {size[0]}x{size[1]} does not fit: the model takes pictures of "
-            f"{wanted.size[0]}x{wanted.size[1]} alone; leave --size out"
-        )
-    return replace(wanted, size=size)
 
 
 def _captures(

@@ -45,6 +45,19 @@ def open_file(path: Path, **options: Any) -> cfcam.Backend:
     return cfcam.open_model(path, **options)
 
 
+def check_images(given: Iterable[Path]) -> None:
+    """Refuse paths of which none exists, before a model is loaded for them.
+
+    Raises
+    ------
+    InvalidInputError
+        There is nothing under any of them.
+    """
+    if not any(path.exists() for path in given):
+        names = ", ".join(repr(str(path)) for path in given)
+        raise InvalidInputError(f"there is no image file or folder {names}; check the path")
+
+
 def find_images(given: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]:
     """Return the image files meant, each once, and what is wrong with the rest.
 

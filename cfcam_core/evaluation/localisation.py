@@ -7,15 +7,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from cfcam_core.capture import real_array
 from cfcam_core.errors import InvalidInputError
+from cfcam_core.explanation import Explanation
 
 
-def energy_in_mask(heatmaps: ArrayLike, masks: ArrayLike) -> NDArray[np.float64]:
+def energy_in_mask(heatmaps: ArrayLike | Explanation, masks: ArrayLike) -> NDArray[np.float64]:
     """Return the share of each heatmap's energy that falls inside its mask.
 
     Parameters
     ----------
-    heatmaps : array_like of shape (N, H, W)
-        Only positive values count. One or three spatial axes do as well.
+    heatmaps : array_like of shape (N, H, W), or Explanation
+        Only positive values count. Three spatial axes do as well, and so does one, (N, T), of an
+        Explanation; of arrays as (N, 1, T), for those of two axes might be one picture.
     masks : array_like of the same shape
         The object is where the mask is not zero.
 
@@ -53,12 +55,12 @@ def energy_in_mask(heatmaps: ArrayLike, masks: ArrayLike) -> NDArray[np.float64]
     return np.asarray(within / np.where(total > 0, total, np.nan))
 
 
-def pointing_game(heatmaps: ArrayLike, masks: ArrayLike) -> NDArray[np.bool_]:
+def pointing_game(heatmaps: ArrayLike | Explanation, masks: ArrayLike) -> NDArray[np.bool_]:
     """Return whether each heatmap is highest inside its mask.
 
     Parameters
     ----------
-    heatmaps, masks : array_like of shape (N, H, W)
+    heatmaps, masks : array_like of shape (N, H, W), or Explanation
         As in `energy_in_mask`.
 
     Returns
@@ -91,12 +93,28 @@ def pointing_game(heatmaps: ArrayLike, masks: ArrayLike) -> NDArray[np.bool_]:
     return np.asarray((inside | (maps < peak)).all(axis=1) & (peak[:, 0] > 0))
 
 
-def _flat(heatmaps: ArrayLike, masks: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _flat(
+    heatmaps: ArrayLike | Explanation, masks: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return heatmaps (N, P) and masks (N, P) of equal shape, P the number of positions."""
-    maps, inside = real_array(heatmaps, "heatmaps"), real_array(masks, "masks")
+    given = heatmaps.heatmaps if isinstance(heatmaps, Explanation) else heatmaps
+    maps, inside = real_array(given, "heatmaps"), real_array(masks, "masks")
     if maps.shape != inside.shape or maps.ndim < 2 or 0 in maps.shape:
+        size = inside.shape[1:]
+        how = (
+            f"; make heatmaps of the masks' size: explain(..., size={size}), or "
+            f"cfcam_core.resize.resize(heatmaps, {size})"
+            if maps.ndim == inside.ndim and len(maps) == len(inside)
+            else ""
+        )
         raise InvalidInputError(
             f"heatmaps have shape {maps.shape} and masks {inside.shape}; both must have the same "
-            "shape (N, H, W), no axis empty"
+            f"shape (N, H, W), no axis empty{how}"
+        )
+    if maps.ndim == 2 and given is heatmaps:
+        raise InvalidInputError(
+            f"heatmaps and masks have shape {maps.shape}, without the axis N of samples; of one "
+            "picture, pass heatmaps[None] and masks[None], of N signals heatmaps[:, None] and "
+            "masks[:, None]"
         )
     return maps.reshape(len(maps), -1).astype(np.float64), inside.reshape(len(maps), -1) != 0

@@ -159,6 +159,20 @@ def test_without_the_extra_the_hint_is_the_command_to_run(missing):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("given", "used"), [({}, "3"), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, "0")])
+def test_the_log_of_tensorflow_is_switched_off_if_nobody_has_set_it(given, used):
+    code = (
+        "import atexit, os, sys; sys.argv = ['cfcam', '--version']\n"
+        "atexit.register(lambda: print(os.environ['TF_CPP_MIN_LOG_LEVEL']))\n"
+        "from cfcam_core.cli import main; main()"
+    )
+    own = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"} | given
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=own, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[-1] == used
+
+
 def test_without_opencv_the_hint_is_the_command_to_run(model, photo, tmp_path):
     code = (
         "import sys; sys.modules['cv2'] = None\n"

@@ -86,6 +86,15 @@ def test_goes_on_after_broken_images_and_says_so(cfcam, model, photo, tmp_path):
     ]
 
 
+def test_images_that_are_not_there_are_missed_before_the_model_is_loaded(cfcam, model):
+    done = cfcam("explain", "nowhere/", "a.png", "--model", model(error="loaded"))
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "error: there is no image file or folder 'nowhere', 'a.png'; check the path\n"
+    )
+
+
 def test_folders_and_equal_stems(cfcam, model, photo, tmp_path):
     photo("in/x.png")
     photo("in/x.jpg", (20, 20))
@@ -127,7 +136,7 @@ def test_labels_name_the_class_and_choose_it(cfcam, model, photo, tmp_path):
         (["--layer", "0", "--layer", "nope"], "no layer 'nope'"),
         (["--output", "logits"], "the tiny backend does not take output"),
         (["--size", "16x0"], "the size '16x0' is not understood; wanted height x width"),
-        (["--size", "32"], "--size 32x32 does not fit: the model takes pictures of 16x16 alone"),
+        (["--size", "32"], "the size 32x32 does not fit: the model takes pictures of 16x16 alone"),
         (["--model", "fault.tiny"], "cannot run opset 99"),
         (["--model", "tokens.tiny"], "choose another with --layer"),
         (["--model", "nowhere.tiny"], "name a tensor between with --layer"),

@@ -338,7 +338,7 @@ def test_threads(model, backend, x):
 def test_calls_leave_no_trace(backend, x):
     before, first = backend.scores(x), backend.capture(x, layer="stem")
     backend.scores_from(backend.capture(x).activations * 0, x)
-    with pytest.raises(InvalidInputError, match="the target fails on .* ZeroDivisionError"):
+    with pytest.raises(InvalidInputError, match=r"the target fails on .* ZeroDivisionError"):
         backend.capture(x, layer="stem", target=lambda scores: 1 / 0)
     np.testing.assert_array_equal(backend.scores(x), before)
     same(backend.capture(x, layer="stem"), first)

@@ -66,6 +66,13 @@ def test_the_suffix_may_be_left_out(tmp_path):
     assert_equal(Explanation.load(tmp_path / "cat.1"), explanation())
 
 
+@pytest.mark.parametrize("name", ["cat.png", "cat.JPG"])
+def test_pictures_are_not_what_is_saved(tmp_path, name):
+    with pytest.raises(InvalidInputError, match=r"png.write\('.*cat.png', e.overlay\(photo"):
+        explanation().save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_settings_with_a_clusterer_come_back_as_none_not_as_others(tmp_path):
     class Mine:
         def fit_predict(self, rows):

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cfcam_core import InvalidInputError
+from cfcam_core import BackendNotFoundError, InvalidInputError
 from cfcam_core.exif import orientation
 from cfcam_core.images import (
     PREPROCESSINGS,
@@ -244,6 +244,8 @@ def test_without_standard_error(tmp_path):
 
 
 class Fake:
+    layers = capture = scores = scores_from = lambda self, *_: None
+
     def __init__(self, *shape, layout="channels_first", dtype=np.float32, names=("x",)):
         self.input_shape = shape
         self.input_layout = layout
@@ -262,11 +264,38 @@ def test_the_model_says_what_it_takes():
     for wrong, message in (
         (Fake(None, 4, 20, 30), "4 channels"),
         (Fake(None, 1, 16000), "16000"),
-        (object(), "shape None"),
+        (Fake(), r"shape \(\)"),
         (Fake(None, 3, 20, 30, names=("left", "right")), r"2 inputs \(left, right\)"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             ModelInput.of(wrong)
+
+
+def test_the_size_of_pictures_may_be_chosen_where_it_is_open():
+    free, half = Fake(None, 3, None, None), Fake(None, 3, 96, None)
+    assert ModelInput.of(free, size=(32, 48)) == ModelInput(3, (32, 48), False, True)
+    assert ModelInput.of(half, size=(96, 48)) == ModelInput(3, (96, 48), False, True)
+    assert ModelInput.of(Fake(None, 3, 20, 30), size=(20, 30)).size == (20, 30)
+    for model, size, message in (
+        (Fake(None, 3, 20, 30), (30, 20), "30x20 does not fit: .* of 20x30"),
+        (half, (48, 48), "48x48 does not fit: .* of 96xany"),
+        (free, (0, 5), "2 positive integers"),
+        (free, (5,), "2 positive integers"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            ModelInput.of(model, size=size)
+
+
+def test_a_model_that_is_not_open_is_opened(monkeypatch):
+    """Keras models have an `input_shape` themselves, but know no layout as a backend does."""
+    model, opened = Fake(None, 30, 20, 3), Fake(None, 30, 20, 3, layout="channels_last")
+    monkeypatch.setattr("cfcam_core.images.open_model", {model: opened}.__getitem__)
+    assert ModelInput.of(model) == ModelInput(3, (30, 20), True, False)
+    monkeypatch.undo()
+    with pytest.raises(BackendNotFoundError, match=r"no backend opens a builtins\.object"):
+        ModelInput.of(object())
+    with pytest.raises(InvalidInputError, match=r"no model file 'absent\.onnx'"):
+        ModelInput.of("absent.onnx")
 
 
 @pytest.mark.parametrize(

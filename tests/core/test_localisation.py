@@ -68,6 +68,8 @@ def test_masks_may_be_bool_or_uint8_and_nothing_is_changed():
         (np.ones((2, 4, 4)), np.ones((4, 4)), r"\(2, 4, 4\) and masks \(4, 4\)"),
         (np.ones((2, 4, 4)), np.ones((2, 4, 5)), "same shape"),
         (np.ones(4), np.ones(4), "same shape"),
+        (np.ones((2, 4, 4)), np.ones((2, 8, 6)), r"resize\(heatmaps, \(8, 6\)\)"),
+        (np.ones((4, 4)), np.ones((4, 4)), r"of one picture, pass heatmaps\[None\]"),
         (np.ones((0, 4, 4)), np.ones((0, 4, 4)), "no axis empty"),
         (np.full((1, 2, 2), np.nan), np.ones((1, 2, 2)), "heatmaps contain 4 values"),
     ],
@@ -75,3 +77,20 @@ def test_masks_may_be_bool_or_uint8_and_nothing_is_changed():
 def test_bad_arrays_are_refused(measure, heatmaps, masks, message):
     with pytest.raises(cfcam.InvalidInputError, match=message):
         measure(heatmaps, masks)
+
+
+def test_an_explanation_is_measured_by_its_heatmaps():
+    A = np.random.default_rng(0).normal(size=(2, 4, 3, 3))
+    picture = cfcam.explain_arrays(A, A, method="grad-cam", size=(6, 8))
+    masks = np.arange(96).reshape(2, 6, 8) % 3
+    np.testing.assert_array_equal(
+        energy_in_mask(picture, masks), energy_in_mask(picture.heatmaps, masks)
+    )
+    assert pointing_game(picture, picture.heatmaps == 1).all()
+    signal = cfcam.explain_arrays(A[..., 0], A[..., 0], method="grad-cam", spatial_dims=1)
+    assert pointing_game(signal, signal.heatmaps == 1).shape == (2,)
+
+
+def test_help_names_the_measures():
+    assert "`energy_in_mask`" in cfcam.evaluation.__doc__
+    assert "`pointing_game`" in cfcam.evaluation.__doc__

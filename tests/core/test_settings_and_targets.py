@@ -108,12 +108,11 @@ LOG_SOFTMAX = np.eye(3)[[2, 2]] - np.exp(SCORES) / np.exp(SCORES).sum(axis=1, ke
         (lambda s: s[:, 2] - np.log(np.exp(s).sum(axis=1)), LOG_SOFTMAX),
         (lambda s: np.log(np.exp(s[:, 2]) / np.exp(s).sum(axis=1)).astype("f"), LOG_SOFTMAX),
         (lambda s: (s[:, :2] ** 2).sum(axis=1).tolist(), [[0.2, 1.8, 0], [4, 2, 0]]),
-        (lambda s: np.floor(s[:, 0]) + 1, [[0, 0, 0], [0, 0, 0]]),
+        (lambda s: s[:, 0].round(), [[0, 0, 0], [0, 0, 0]]),
     ],
 )
 def test_values_are_differentiated(function, gradient):
-    scores = SCORES + np.float32(0.25) * (gradient == [[0, 0, 0], [0, 0, 0]])
-    targets, cotangents = resolve_targets(function, scores)
+    targets, cotangents = resolve_targets(function, SCORES)
     assert targets.tolist() == [-1, -1]
     assert cotangents.dtype == np.float32
     np.testing.assert_allclose(cotangents, gradient, atol=1e-4)
@@ -139,7 +138,7 @@ def test_one_logit():
     one = np.array([[0.5], [-2.0]], np.float32)
     np.testing.assert_allclose(resolve_targets(lambda s: -s[:, 0], one)[1], [[-1], [-1]])
     np.testing.assert_array_equal(resolve_targets(lambda s: 3 * s, one)[1], 3 * one)
-    with pytest.raises(cfcam.InvalidInputError, match=r"one logit; target 0 .* lambda s: -s\[:, 0"):
+    with pytest.raises(cfcam.InvalidInputError, match=r"one logit; target 0 .*=lambda s: -s\[:, 0"):
         resolve_targets(1, one)
 
 

@@ -6,6 +6,7 @@ The oracle is the framework's own gradient of the layers behind the map, called 
 from __future__ import annotations
 
 import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
@@ -311,3 +312,33 @@ def test_an_activation_within_a_layer() -> None:
     looked_through = ENGINE != "jax"  # where Keras' note of the logits is lost
     assert backend.logits_behind == (("softmax",) if looked_through else ())
     close(backend.capture(x).scores, value((plain if looked_through else model)(x)))
+
+
+def test_a_raw_model_is_tried_once_and_let_go() -> None:
+    net, x = Net(), batch(2, *SHAPE)
+    runs: list[int] = []
+
+    class Counted(L.Layer):
+        def call(self, x: Any) -> Any:
+            runs.append(1)
+            return x
+
+    start = keras.Input(SHAPE)
+    model = keras.Model(start, net.model(Counted()(start)))
+    counts, found = [], []
+    for _ in range(3):
+        runs.clear()
+        found.append(cfcam_tensorflow.open_model(model).capture(x))
+        counts.append(len(runs))
+    assert counts[0] > counts[1] == counts[2]
+    close(found[2].gradients, found[0].gradients)
+    closing = net.model.layers[-1]
+    closing.activation = keras.activations.sigmoid  # is looked through, as the softmax was
+    runs.clear()
+    close(cfcam_tensorflow.open_model(model).capture(x).scores, found[0].scores)
+    assert len(runs) > counts[2]
+    watched = [weakref.ref(one) for one in (model, net.model, net.stem)]
+    del model, net, closing, start
+    keras.backend.clear_session()
+    gc.collect()
+    assert [one() for one in watched] == [None, None, None]

@@ -15,6 +15,7 @@ from torch import nn
 from torch_nets import agree, batch, by_halves, chain, mean, of_halves, same
 
 from cfcam_core import InvalidInputError, explain
+from cfcam_core.images import ModelInput
 
 # ------------------------------------------------------------------------------- a single input
 
@@ -121,6 +122,47 @@ def test_an_error_inside_the_model_is_told_with_the_shape() -> None:
     ) as caught:
         cfcam_torch.open_model(nn.Sequential(chain()[:4], Fails())).capture(batch())
     assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_a_picture_with_its_channels_last_is_advised_on() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = chain()
+
+        def forward(self, picture: Any) -> Any:
+            return self.net(picture)
+
+    turned, advice = batch().permute(0, 2, 3, 1), r"transpose it with axes \(0, 3, 1, 2\)$"
+    for model, came in (
+        (chain(), r"inputs input: \(2, 12, 17, 3\): "),
+        (Named(), r"inputs picture: \(2, "),
+    ):
+        with pytest.raises(InvalidInputError, match=rf"(?s){came}.*{advice}"):
+            cfcam_torch.open_model(model).capture(turned)
+    with pytest.raises(InvalidInputError, match="fails on inputs") as caught:
+        cfcam_torch.open_model(chain()).capture(batch()[:, :2])
+    assert "transpose" not in str(caught.value)
+
+
+def test_the_only_size_that_a_model_takes_is_found_out() -> None:
+    def net(*, side: int) -> nn.Module:
+        trunk = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1))
+        return nn.Sequential(trunk, nn.ReLU(), nn.Flatten(), nn.Linear(4 * (side // 4) ** 2, 5))
+
+    backend = cfcam_torch.open_model(net(side=64).train())
+    assert backend.input_shape == (None, 3, 64, 64)
+    assert ModelInput.of(backend).size == (64, 64)
+    assert backend.layers()
+    assert backend.input_shape == (None, 3, 64, 64)
+    assert cfcam_torch.open_model(net(side=224)).input_shape == (
+        None,
+        3,
+        None,
+        None,
+    )  # the likeliest
+    assert cfcam_torch.open_model(net(side=40)).input_shape == (None, 3, None, None)
+    assert cfcam_torch.open_model(chain()).input_shape == (None, 3, None, None)
 
 
 def test_what_is_known_of_the_input() -> None:

@@ -42,7 +42,9 @@ def test_segmentation_as_a_classifier() -> None:
     truth = of_halves(front, lambda h: mean(model.back(h)), x, [2, 3])
     agree(backend.capture(x, layer="inner", target=[2, 3]), truth)
     assert backend.capture(x).scores.shape == (2, 4)
-    with pytest.raises(InvalidInputError, match="output="):
+    with pytest.raises(
+        InvalidInputError, match=r"target=lambda out: .*; or .*open_model\(model, output="
+    ):
         cfcam_torch.open_model(model).scores(x)
 
 
@@ -92,7 +94,9 @@ def test_detection_by_a_target() -> None:
     )
     assert capture.scores is None
     assert capture.gradients.reshape(2, -1).any(axis=1).all()
-    with pytest.raises(InvalidInputError, match="output="):
+    with pytest.raises(
+        InvalidInputError, match=r"target=lambda out: .*; or .*open_model\(model, output="
+    ):
         backend.capture(x, layer="trunk")
     backend = cfcam_torch.open_model(
         model, output=lambda found: torch.stack([one["scores"].sum()[None] for one in found])

@@ -244,8 +244,8 @@ class ReadyBackend(Backend):
         targets, cotangents = resolve_targets(target, self._only_scores(feeds, samples))
         if (targets < 0).any():
             raise InvalidInputError(
-                f"the target gives coefficients of shape {cotangents.shape}; the file takes one "
-                "class a sample. Return class indices, or open the original model"
+                f"the target gives floats or coefficients of shape {cotangents.shape}; the file "
+                "takes one class a sample. Return class indices, or open the original model"
             )
         return targets
 
