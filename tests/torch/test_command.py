@@ -40,7 +40,16 @@ def program(tmp_path: Path) -> Path:
 
 def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "cfcam_core.cli", *map(str, arguments)],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            "ignore::DeprecationWarning",
+            "-m",
+            "cfcam_core.cli",
+            *map(str, arguments),
+        ],
         env={**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
