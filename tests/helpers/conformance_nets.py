@@ -90,8 +90,6 @@ class Framework:
     channels_last: bool = False
     looks_through: bool = True
     """Whether the backend explains the logits behind a soft-max, not the probabilities."""
-    takes_whole_numbers: bool = True
-    """Whether pictures of integers are taken for floats, though the model does not say so."""
     several_layers: bool = True
     """Whether the backend has ``captures``."""
     takes_example: bool = True
