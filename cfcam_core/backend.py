@@ -1,4 +1,4 @@
-"""What a plugin implements: four methods, and a fifth if it can.
+"""What a plugin implements: four methods, and more if it can.
 
 Anything wanted in two backends belongs in the core.
 """
@@ -85,4 +85,34 @@ class SeveralLayers(Protocol):
             As for `Backend.capture`; a target is resolved once.
         layers : sequence
             Each as for `Backend.capture`; the same may come twice.
+        """
+
+
+@runtime_checkable
+class Randomisable(Protocol):
+    """What a `Backend` may offer besides: itself with other weights, for sanity checks."""
+
+    @abstractmethod
+    def weight_names(self) -> Sequence[str]:
+        """Return the weights that `randomised` changes, in the order of the model."""
+
+    @abstractmethod
+    def randomised(self, seed: int, *, last: int | None = None) -> Backend:
+        """Return a copy of the model, opened, with the values of its weights in random order.
+
+        Each weight keeps its values, so their distribution too, and only their places are drawn
+        anew. Weights are what `cfcam_core.shuffling.is_weight` says; biases and norms stay. The
+        model itself is left as it is.
+
+        Parameters
+        ----------
+        seed : int
+            The same gives the same weights.
+        last : int, optional
+            Change only so many weights, counted from the output. Default: all.
+
+        Raises
+        ------
+        InvalidInputError
+            The model cannot be copied, has no such weights, or fewer than `last`.
         """

@@ -33,3 +33,7 @@ class InvalidInputError(CfcamError, ValueError):
 
 class BlankMapWarning(UserWarning):
     """A heatmap shows nothing; the message names the samples and the reason."""
+
+
+class UndefinedMeasureWarning(UserWarning):
+    """A measure has nothing to be computed from and is NaN; the message says what is missing."""

@@ -15,7 +15,9 @@ from cfcam_core.capture import Capture, FloatArray, number_array, spatial_size
 from cfcam_core.errors import BlankMapWarning, InvalidInputError
 from cfcam_core.explanation import Explanation, Status
 from cfcam_core.fusion import fuse
-from cfcam_core.methods import find_method
+from cfcam_core.methods import find_method, without_asking
+from cfcam_core.pictures import Pictures
+from cfcam_core.probe import Probe
 from cfcam_core.registry import open_model
 from cfcam_core.resize import resize
 from cfcam_core.settings import PRESETS, Settings
@@ -81,7 +83,7 @@ def explain(
     --------
     >>> cfcam.explain("model.onnx", batch).overlay(images)  # doctest: +SKIP
     """
-    find_method(method)  # before the model is opened and run
+    asks = find_method(method).asks_model  # before the model is opened and run
     choice = _settings(settings)
     opened = open_model(model, backend)
     if isinstance(layer, list | tuple):
@@ -92,10 +94,26 @@ def explain(
             if isinstance(opened, SeveralLayers)
             else [opened.capture(inputs, layer=one, target=target) for one in layer]
         )
-        return _warned(fuse([_finish(each, method, choice, size) for each in captures]))
-    return _warned(
-        _finish(opened.capture(inputs, layer=layer, target=target), method, choice, size)
-    )
+    else:
+        captures = [opened.capture(inputs, layer=layer, target=target)]
+    if asks and captures[0].scores is None:
+        raise InvalidInputError(
+            f"{method} asks the model about other inputs and compares logits (N, K), but the "
+            f"output of this one has another form; use {without_asking()}"
+        )
+    pictures = Pictures.of(opened, inputs, target=target) if asks else None
+    seen = captures[0].input_size or ()
+    if (
+        pictures
+        and seen not in {(), pictures.arrays.shape[2:]}
+        and len(seen) == (pictures.arrays.ndim - 2)
+    ):
+        raise InvalidInputError(
+            f"the backend reads the inputs as pictures of size {seen}, but does not say where "
+            "their channels are: it needs the attribute input_layout, channels_first or "
+            f"channels_last; or use {without_asking()}"
+        )
+    return _warned(fuse([finish(each, method, choice, size, pictures) for each in captures]))
 
 
 def explain_arrays(
@@ -118,7 +136,7 @@ def explain_arrays(
     gradients : array_like
         Gradient of the explained logit with respect to `activations`, same shape.
     method, settings : optional
-        As in `explain`.
+        As in `explain`; methods that ask the model, such as ``score-cam``, need one.
     size : sequence of int, optional
         Size of the heatmaps. Default: that of the maps.
     spatial_dims : int, optional
@@ -143,18 +161,28 @@ def explain_arrays(
     """
     A = _batch(number_array(activations, "activations"), spatial_dims, channels_last=channels_last)
     G = _batch(number_array(gradients, "gradients"), spatial_dims, channels_last=channels_last)
-    return _warned(_finish(Capture(A, G), method, _settings(settings), size))
+    return _warned(finish(Capture(A, G), method, _settings(settings), size))
 
 
-def _finish(
-    capture: Capture, method: str, settings: Settings, size: Sequence[int] | None
+def finish(
+    capture: Capture,
+    method: str,
+    settings: Settings,
+    size: Sequence[int] | None,
+    pictures: Pictures | None = None,
 ) -> Explanation:
     """Run the method on every sample and turn the maps into heatmaps."""
-    run = find_method(method)
+    found = find_method(method)
+    if found.asks_model and pictures is None:
+        raise InvalidInputError(
+            f"{method} asks the model, and arrays are none; use explain with a model, or "
+            f"{without_asking()}"
+        )
     spatial = capture.activations.shape[2:]
     wanted = capture.input_size or spatial if size is None else spatial_size(size, spatial)
     cams = [
-        run(A, G, settings) for A, G in zip(capture.activations, capture.gradients, strict=True)
+        found.cam(A, G, settings, Probe(pictures, n, capture.layer) if pictures else None)
+        for n, (A, G) in enumerate(zip(capture.activations, capture.gradients, strict=True))
     ]
     with np.errstate(over="ignore"):
         maps = np.stack([cam.map for cam in cams]).astype(np.float32)
@@ -172,7 +200,7 @@ def _finish(
         targets=np.asarray(capture.targets),
         scores=capture.scores,
         status=tuple(
-            status(m, influential=bool(G.any()))
+            status(m, influential=not found.uses_gradients or bool(G.any()))
             for m, G in zip(maps, capture.gradients, strict=True)
         ),
         layer=capture.layer,

@@ -51,9 +51,9 @@ class Pictures:
             As for `cfcam_core.explain`.
         """
         backend = open_model(model)
-        picture = _only(inputs)
+        picture = only_input(inputs)
         scores = backend.scores(inputs)
-        array = number_array(_on_the_host(picture), "inputs")
+        array = number_array(on_the_host(picture), "inputs")
         if array.ndim > 1 and len(array) != len(scores):  # one sample without the first axis
             array = array[None]
         shape = getattr(backend, "input_shape", None)
@@ -110,7 +110,7 @@ class Pictures:
         return self.targets
 
 
-def _only(inputs: Any) -> Any:
+def only_input(inputs: Any) -> Any:
     """Return the one input in a dict, list or tuple of them."""
     if isinstance(inputs, Mapping):
         if len(inputs) != 1:
@@ -122,7 +122,7 @@ def _only(inputs: Any) -> Any:
     return inputs
 
 
-def _on_the_host(array: Any) -> Any:
+def on_the_host(array: Any) -> Any:
     """Return what NumPy can read of an array or tensor of any framework."""
     detach = getattr(array, "detach", None)
     return detach().cpu() if callable(detach) else array

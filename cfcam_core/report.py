@@ -143,11 +143,15 @@ def _cell(value: object) -> str:
     return f"<td>{escape(str(value))}</td>"
 
 
-def _picture(heatmap: NDArray[Any]) -> NDArray[Any]:
-    """Return a heatmap of one to three axes as one of two, at most `THUMBNAIL` on a side."""
+def flat_picture(heatmap: NDArray[Any]) -> NDArray[Any]:
+    """Return a heatmap of one to three axes as one of two: a strip, itself, or the maximum."""
     if heatmap.ndim == 1:
-        heatmap = np.broadcast_to(heatmap, (STRIP, len(heatmap)))
-    elif heatmap.ndim == 3:
-        heatmap = heatmap.max(axis=0)
-    step = -(-max(heatmap.shape) // THUMBNAIL)
-    return heatmap[::step, ::step]
+        return np.broadcast_to(heatmap, (STRIP, len(heatmap)))
+    return heatmap.max(axis=0) if heatmap.ndim == 3 else heatmap
+
+
+def _picture(heatmap: NDArray[Any]) -> NDArray[Any]:
+    """Return a heatmap as a picture, at most `THUMBNAIL` on a side."""
+    flat = flat_picture(heatmap)
+    step = -(-max(flat.shape) // THUMBNAIL)
+    return flat[::step, ::step]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cfcam_core.backend import Backend, Layer, SeveralLayers
+from cfcam_core.backend import Backend, Layer, Randomisable, SeveralLayers
 from cfcam_core.capture import Capture
 from cfcam_core.errors import InvalidInputError
 from cfcam_core.inputs import Sizes
@@ -20,12 +20,13 @@ from cfcam_onnx._inputs import read_inputs
 from cfcam_onnx._layers.sites import Site
 from cfcam_onnx._limits import Limits
 from cfcam_onnx._programs import COTANGENT, EXPLAIN_TOP
+from cfcam_onnx._randomised import randomised, weight_sizes
 from cfcam_onnx._ready import write_export
 from cfcam_onnx._session import check_providers
 from cfcam_onnx._sessions import Sessions
 
 
-class OnnxBackend(Backend, SeveralLayers):
+class OnnxBackend(Backend, SeveralLayers, Randomisable):
     """One ONNX classifier, opened for explaining.
 
     Gradients are exact: the backward pass from the logits to the layer is added to the graph as
@@ -92,6 +93,13 @@ class OnnxBackend(Backend, SeveralLayers):
         if providers is not None:
             check_providers(providers)
         entries = Entries(find_cache(cache))
+        self._options: dict[str, Any] = {
+            "output": output,
+            "look_through": look_through,
+            "providers": providers,
+            "threads": threads,
+            "limits": limits,
+        }
         self._model = Classifier(
             model,
             output=output,
@@ -338,6 +346,27 @@ class OnnxBackend(Backend, SeveralLayers):
         where = self._model.layers.resolve(layer)
         with self._sessions.advising(where.name):
             return write_export(self._model, where, path, with_map=with_map)
+
+    # -------------------------------------------------------------------------- sanity checks
+
+    def weight_names(self) -> Sequence[str]:
+        """Return the names of the kernels and matrices, as they are reached from the inputs."""
+        return tuple(weight_sizes(self._model))
+
+    def randomised(self, seed: int, *, last: int | None = None) -> OnnxBackend:
+        """Return a copy of the model, opened, with the values of its weights in random order.
+
+        Parameters
+        ----------
+        seed, last : optional
+            See `cfcam_core.backend.Randomisable`.
+
+        Raises
+        ------
+        InvalidInputError
+            The model has no such weights, or fewer than `last`.
+        """
+        return OnnxBackend(randomised(self._model, seed, last), **self._options, cache=False)
 
     # ------------------------------------------------------------------------------- within
 

@@ -9,17 +9,18 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from cfcam_core.backend import Backend, Layer, SeveralLayers
+from cfcam_core.backend import Backend, Layer, Randomisable, SeveralLayers
 from cfcam_core.capture import Capture, real_array
 from cfcam_core.inputs import Sizes
 from cfcam_core.layers import find_layer
 from cfcam_core.targets import resolve_targets
 from cfcam_tensorflow._batch import Batch
 from cfcam_tensorflow._classifier import Classifier
+from cfcam_tensorflow._randomised import randomised, weights_of
 from cfcam_tensorflow._seen import channel_axis
 
 
-class KerasBackend(Backend, SeveralLayers):
+class KerasBackend(Backend, SeveralLayers, Randomisable):
     """One Keras classifier, opened for explaining; on TensorFlow, PyTorch or JAX.
 
     The calls of its layers are intercepted while a run needs it, so sequential, functional, nested
@@ -61,7 +62,9 @@ class KerasBackend(Backend, SeveralLayers):
         look_through: bool = True,
         example: Any = None,
     ) -> None:
-        self._model = Classifier(model, roots, output=output, look_through=look_through)
+        self._called = model
+        self._options: dict[str, Any] = {"output": output, "look_through": look_through}
+        self._model = Classifier(model, roots, **self._options)
         if example is not None:
             self._model.trial(self._model.read(example))
 
@@ -224,6 +227,28 @@ class KerasBackend(Backend, SeveralLayers):
         return self._model.on(
             inputs, lambda batch: batch.scores(batch.layout(self._name(layer, batch)), maps)
         )
+
+    # -------------------------------------------------------------------------- sanity checks
+
+    def weight_names(self) -> Sequence[str]:
+        """Return the names of the kernels and matrices, in the order of the layers."""
+        return tuple(weights_of(self._called))
+
+    def randomised(self, seed: int, *, last: int | None = None) -> KerasBackend:
+        """Return a copy of the model, opened, with the values of its weights in random order.
+
+        Parameters
+        ----------
+        seed, last : optional
+            See `cfcam_core.backend.Randomisable`.
+
+        Raises
+        ------
+        InvalidInputError
+            The model is subclassed or a function, has no such weights, or fewer than `last`.
+        """
+        copy = randomised(self._called, seed, last)
+        return KerasBackend(copy, [copy], **self._options)
 
     # ------------------------------------------------------------------------------- within
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cfcam_core.backend import Backend, Layer, SeveralLayers
+from cfcam_core.backend import Backend, Layer, Randomisable, SeveralLayers
 from cfcam_core.capture import Capture, real_array
 from cfcam_core.errors import InvalidInputError, LayerNotFoundError
 from cfcam_core.layout import Layout
@@ -19,10 +19,11 @@ from cfcam_torch._explaining import explained, replaced
 from cfcam_torch._inputs import Feeds, Sizes, samples, weight_of
 from cfcam_torch._outputs import numpy_of
 from cfcam_torch._places import find_place, module_of
+from cfcam_torch._randomised import randomised, weights_of
 from cfcam_torch._trial import Facts
 
 
-class TorchBackend(Backend, SeveralLayers):
+class TorchBackend(Backend, SeveralLayers, Randomisable):
     """One PyTorch classifier, opened for explaining.
 
     Gradients are autograd's, from the logits to the layer and no further. All methods may be called
@@ -42,7 +43,8 @@ class TorchBackend(Backend, SeveralLayers):
     def __init__(
         self, model: Any, *, output: Any = None, look_through: bool = True, example: Any = None
     ) -> None:
-        self._model = Classifier(model, output=output, look_through=look_through)
+        self._options: dict[str, Any] = {"output": output, "look_through": look_through}
+        self._model = Classifier(model, **self._options)
         self._slow: set[str] = set()
         if example is not None:
             self._model.facts(self._model.read(example))
@@ -236,6 +238,27 @@ class TorchBackend(Backend, SeveralLayers):
                 "samples; wanted (N, C, *s) with as many"
             )
         return self._model.with_facts(feeds, lambda facts: self._put_in(maps, feeds, facts, layer))
+
+    # -------------------------------------------------------------------------- sanity checks
+
+    def weight_names(self) -> Sequence[str]:
+        """Return the names of the kernels and matrices, as they are registered."""
+        return tuple(weights_of(self._model.module))
+
+    def randomised(self, seed: int, *, last: int | None = None) -> TorchBackend:
+        """Return a copy of the model, opened, with the values of its weights in random order.
+
+        Parameters
+        ----------
+        seed, last : optional
+            See `cfcam_core.backend.Randomisable`.
+
+        Raises
+        ------
+        InvalidInputError
+            The model cannot be copied, has no such weights, or fewer than `last`.
+        """
+        return TorchBackend(randomised(self._model.module, seed, last), **self._options)
 
     # ------------------------------------------------------------------------------- within
 

@@ -6,20 +6,30 @@ Exit codes: 0 all went well, 1 some images failed, 2 nothing could be done (usag
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import cfcam_core as cfcam
-from cfcam_core.cli import INTERRUPTED, exporting, listing
+from cfcam_core.cli import exporting, listing, measuring
 from cfcam_core.cli.explaining import Job, run
 from cfcam_core.cli.inputs import check_images, open_file, read_labels, read_size
+from cfcam_core.cli.options import (
+    LAYER_HELP,
+    ImagesArgument,
+    LabelsOption,
+    ModelOption,
+    OutputOption,
+    PreprocessOption,
+    ProviderOption,
+    SizeOption,
+    TargetOption,
+    listed,
+    one_line_errors,
+    one_of,
+)
 from cfcam_core.cli.tables import put, show
-from cfcam_core.images import PREPROCESSINGS
 from cfcam_core.methods import METHODS
 from cfcam_core.settings import PRESETS
 
@@ -31,58 +41,10 @@ app = typer.Typer(
     help="Where an image classifier looked: CF-CAM and other class activation maps.",
 )
 
-ModelOption = Annotated[Path, typer.Option("--model", "-m", help="Model file, such as model.onnx.")]
-LAYER_HELP = (
-    "Layer to look at: a name or number of `cfcam layers`, the path of a module (`features.18`), "
-    "or `input`. Default: chosen."
-)
-OutputOption = Annotated[
-    str | None, typer.Option(help="Output of the model to explain. Default: chosen.")
-]
-ProviderOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--provider",
-        help="Execution provider of onnxruntime, the preferred first; may be repeated.",
-    ),
-]
-
-
-def _one_of(names: Collection[str]) -> Callable[[str | None], str | None]:
-    """Return a check that an option's value is one of `names`."""
-
-    def check(value: str | None) -> str | None:
-        if value is not None and value not in names:
-            raise typer.BadParameter(f"{value!r} is unknown; allowed are {', '.join(names)}")
-        return value
-
-    return check
-
-
-def _options(names: Collection[str]) -> str:
-    return ", ".join(names)
-
 
 def _output(name: str | None) -> dict[str, str]:
     """Return what a model is opened with: an output, if one is named."""
     return {} if name is None else {"output": name}
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Print our errors, warnings and Ctrl-C as one line on standard error; exit with 2 or 130."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_args, **_more: typer.echo(
-            f"warning: {message}", err=True
-        )
-        try:
-            yield
-        except (cfcam.CfcamError, MemoryError) as error:
-            typer.echo(f"error: {str(error) or 'out of memory'}", err=True)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            typer.echo("cfcam: stopped", err=True)
-            raise typer.Exit(INTERRUPTED) from None
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - Typer calls it by position
@@ -107,53 +69,27 @@ def _common(
 @app.command()
 def explain(
     *,
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")
-    ],
+    images: ImagesArgument,
     model: ModelOption,
     layer: Annotated[
         list[str] | None,
         typer.Option("--layer", "-l", help=f"{LAYER_HELP} May be repeated: the maps are fused."),
     ] = None,
     output: OutputOption = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            "-t",
-            help="Class to explain: its index, or its name with --labels. Default: the best one.",
-        ),
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="Class names: text with one a line, or JSON with a list or an object."),
-    ] = None,
+    target: TargetOption = None,
+    labels: LabelsOption = None,
     method: Annotated[
-        str, typer.Option(callback=_one_of(METHODS), help=f"One of: {_options(METHODS)}.")
+        str, typer.Option(callback=one_of(METHODS), help=f"One of: {listed(METHODS)}.")
     ] = "cf-cam",
     preset: Annotated[
         str | None,
         typer.Option(
-            callback=_one_of(PRESETS),
-            help=f"Settings of cf-cam, one of: {_options(PRESETS)}. Default: default.",
+            callback=one_of(PRESETS),
+            help=f"Settings of cf-cam, one of: {listed(PRESETS)}. Default: default.",
         ),
     ] = None,
-    preprocess: Annotated[
-        str | None,
-        typer.Option(
-            callback=_one_of(PREPROCESSINGS),
-            help=f"How pixels become numbers, one of: {_options(PREPROCESSINGS)}. "
-            "Default: imagenet, unit for models with one channel, raw for those of integers.",
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HxW",
-            help="Height and width of the pictures that the model gets, or one number for both, "
-            "where the model leaves them open. Default: 224.",
-        ),
-    ] = None,
+    preprocess: PreprocessOption = None,
+    size: SizeOption = None,
     provider: ProviderOption = None,
     activations: Annotated[
         str | None,
@@ -176,7 +112,7 @@ def explain(
         "class_index": class_index,
     }
     options: dict[str, Any] = {name: value for name, value in named.items() if value}
-    with _one_line_errors():
+    with one_line_errors():
         check_images(images)
         if preset and method != "cf-cam":
             typer.echo(f"note: --preset {preset} is for cf-cam; {method} has none", err=True)
@@ -197,6 +133,10 @@ def explain(
         raise typer.Exit(1)
 
 
+app.command()(measuring.compare)
+app.command()(measuring.robustness)
+
+
 @app.command()
 def layers(
     model: Annotated[Path, typer.Argument(help="Model file, such as model.onnx.")],
@@ -204,7 +144,7 @@ def layers(
     output: OutputOption = None,
 ) -> None:
     """List the layers that can be explained, in the order of execution, the default marked."""
-    with _one_line_errors():
+    with one_line_errors():
         show(*listing.table(open_file(model, **_output(output))))
 
 
@@ -223,7 +163,7 @@ def export(
     ] = False,
 ) -> None:
     """Write a model that any runtime explains with: logits, activations, gradients."""
-    with _one_line_errors():
+    with one_line_errors():
         place = out or exporting.export_path(model)
         opened = open_file(model, **_output(output))
         for line in exporting.export(opened, place, layer=layer, with_map=with_map):
@@ -239,6 +179,6 @@ def demo(
     """Explain pictures of two digits with a small model that comes along; no network needed."""
     from cfcam_core.demo import run_demo
 
-    with _one_line_errors():
+    with one_line_errors():
         page = run_demo(out, put)
         put(f"page: {page}")

@@ -17,6 +17,7 @@ import typer
 import cfcam_core as cfcam
 from cfcam_core import png
 from cfcam_core.backend import SeveralLayers
+from cfcam_core.capture import FloatArray
 from cfcam_core.cli.inputs import (
     MARK,
     Labels,
@@ -72,13 +73,13 @@ def run(job: Job, given: Sequence[Path]) -> dict[Path, str]:
         Nothing can be explained: the model, layer, class, labels or folder do not fit.
     """
     plan = _plan(job)
-    _say(_summary(plan))
+    say(_summary(plan))
     images, failures = find_images(given)
     make_folder(job.out)
     share = "sigmoid" if "Sigmoid" in getattr(job.backend, "logits_behind", ()) else "softmax"
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []
-    with _progress(len(images)) as advance:
+    with progress(len(images), "explaining") as advance:
         for image, stem in zip(images, output_stems(images), strict=True):
             try:
                 explanation = _explain(plan, image, job.out / f"{stem}{MARK}")
@@ -92,11 +93,11 @@ def run(job: Job, given: Sequence[Path]) -> dict[Path, str]:
     if rows:
         show(("image", "class", "logit", share, "layer", "status"), rows, brief=_brief(rows))
     for note in notes:
-        _say(note)
+        say(note)
     for path, reason in failures.items():
-        _say(f"failed: {path}: {reason}")
+        say(f"failed: {path}: {reason}")
     where = f"; results are in {job.out}" if rows else ""
-    _say(f"{len(rows)} explained, {len(failures)} failed{where}")
+    say(f"{len(rows)} explained, {len(failures)} failed{where}")
     return failures
 
 
@@ -106,8 +107,26 @@ def _plan(job: Job) -> Plan:
     preprocess = job.preprocess or default_preprocessing(wanted)
     target = None if job.target is None else find_class(job.target, job.labels)
     trial = prepare(TRIAL, wanted, preprocess)
+    layers, _ = tried(job.backend, job.layers, trial, target, job.labels)
+    return Plan(job, wanted, preprocess, target, layers)
+
+
+def tried(
+    backend: cfcam.Backend,
+    named: Sequence[str],
+    trial: FloatArray,
+    target: int | None,
+    labels: Labels | None,
+) -> tuple[list[Place], Sequence[cfcam.Capture]]:
+    """Return the layers that were named, and what a trial picture gives there.
+
+    Raises
+    ------
+    CfcamError
+        The layers, the class or the labels do not fit the model.
+    """
     layers, captures = at_layers(
-        job.layers, job.backend, lambda each: (each, _captures(job.backend, trial, each, target))
+        named, backend, lambda each: (each, _captures(backend, trial, each, target))
     )
     for one in captures:
         if one.activations.ndim != 4:
@@ -116,13 +135,13 @@ def _plan(job: Job) -> Plan:
                 f"activations are {one.activations.shape[1:]}; choose another with --layer, all "
                 "are listed by: cfcam layers"
             )
-    if job.labels is not None:
+    if labels is not None:
         known = captures[0].scores
-        scores = job.backend.scores(trial) if known is None else known
-        note = check_labels(job.labels, scores.shape[1])
+        scores = backend.scores(trial) if known is None else known
+        note = check_labels(labels, scores.shape[1])
         if note:
-            _say(note)
-    return Plan(job, wanted, preprocess, target, layers)
+            say(note)
+    return layers, captures
 
 
 def _captures(
@@ -196,17 +215,17 @@ def _brief(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
+def progress(total: int, word: str) -> Iterator[Callable[[], None]]:
     """Show a bar on standard error, if that is a terminal; yield what moves it on."""
     from rich.console import Console
     from rich.progress import Progress
 
     hidden = not sys.stderr.isatty() or total < 2
-    with Progress(console=Console(stderr=True), transient=True, disable=hidden) as progress:
-        task = progress.add_task("explaining", total=total)
-        yield lambda: progress.advance(task)
+    with Progress(console=Console(stderr=True), transient=True, disable=hidden) as bar:
+        task = bar.add_task(word, total=total)
+        yield lambda: bar.advance(task)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     """Print what is not the result to standard error."""
     typer.echo(line, err=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from unicodedata import combining, east_asian_width
 
 import typer
@@ -12,7 +12,13 @@ import typer
 Rows = Iterable[Sequence[str]]
 
 
-def show(columns: Sequence[str], rows: Rows, *, brief: Rows | None = None) -> None:
+def show(
+    columns: Sequence[str],
+    rows: Rows,
+    *,
+    brief: Rows | None = None,
+    bold: Collection[tuple[int, int]] = (),
+) -> None:
     """Print a table. Nothing is cut off: terminals fold long cells, pipes get one line a row.
 
     Parameters
@@ -23,12 +29,14 @@ def show(columns: Sequence[str], rows: Rows, *, brief: Rows | None = None) -> No
         Cells.
     brief : iterable of sequence of str, optional
         What terminals get in place of `rows`.
+    bold : collection of (int, int), optional
+        Cells, by row and column, that terminals show in bold.
     """
     framed = sys.stdout.isatty()
     wanted = brief if framed and brief is not None else rows
     body = [[_one_line(cell) for cell in row] for row in wanted]
     if framed:
-        _framed(columns, body)
+        _framed(columns, body, bold)
     else:
         for line in plain(columns, body):
             put(line)
@@ -61,7 +69,9 @@ def _width(cell: str) -> int:
     return sum(0 if combining(c) else 1 + (east_asian_width(c) in "WF") for c in cell)
 
 
-def _framed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _framed(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], bold: Collection[tuple[int, int]]
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -69,8 +79,8 @@ def _framed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: brackets in names are not markup
+    for r, row in enumerate(rows):  # Text: brackets in names are not markup
+        table.add_row(*(Text(cell, "bold" * ((r, c) in bold)) for c, cell in enumerate(row)))
     Console().print(table)
 
 

@@ -122,7 +122,7 @@ def test_labels_name_the_class_and_choose_it(cfcam, model, photo, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "nope"], "cf-cam, grad-cam, hires-cam"),
+        (["--method", "nope"], "cf-cam, grad-cam, grad-cam++, xgrad-cam"),
         (["--preset", "nope"], "reference, paper, default"),
         (["--preprocess", "nope"], "imagenet, tf, caffe, unit, raw"),
         (["--target", "4"], "4 classes, 0 to 3"),

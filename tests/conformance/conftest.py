@@ -13,7 +13,7 @@ from conformance_nets import FRAMEWORKS, NETS, Framework, Net, framework, golden
 
 import cfcam_core as cfcam
 
-SPECIFICATION = "test_specification.py"
+SPECIFICATION = {"test_specification.py", "test_randomised.py"}
 
 
 def pytest_ignore_collect(collection_path: Any, config: pytest.Config) -> bool | None:
@@ -23,7 +23,7 @@ def pytest_ignore_collect(collection_path: Any, config: pytest.Config) -> bool |
         return None
     if name is not None and name not in FRAMEWORKS:
         raise pytest.UsageError(f"--backend {name} is unknown; allowed are {', '.join(FRAMEWORKS)}")
-    return True if (collection_path.name == SPECIFICATION) != (name is not None) else None
+    return True if (collection_path.name in SPECIFICATION) != (name is not None) else None
 
 
 @pytest.fixture(scope="session")

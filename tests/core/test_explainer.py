@@ -17,6 +17,9 @@ from cfcam_core.resize import resize
 
 RNG = np.random.default_rng(0)
 
+LINEAR = ("cf-cam", "grad-cam", "xgrad-cam", "hires-cam")
+"""Methods whose map turns with the sign of the gradient."""
+
 
 def pair(*shape):
     return RNG.normal(size=(2, *shape)).astype(np.float32) + np.float32(0.1)
@@ -137,7 +140,7 @@ def blank(kind):
     return (np.ones_like(A) if kind == "flat" else A), G
 
 
-@pytest.mark.parametrize("method", cfcam.methods())
+@pytest.mark.parametrize("method", LINEAR)
 @pytest.mark.parametrize("kind", ["zero_gradient", "all_negative", "flat"])
 def test_a_blank_map_says_why(kind, method):
     fine, (A, G) = pair(6, 5, 4), blank(kind)
@@ -156,7 +159,7 @@ def test_a_blank_map_says_why(kind, method):
 def test_flat_up_to_rounding_is_flat():
     rng = np.random.default_rng(3)
     A, G = (rng.random((64, 1, 1), np.float32) + np.zeros((64, 5, 5), np.float32) for _ in "AG")
-    for method in cfcam.methods():
+    for method in LINEAR:
         with pytest.warns(BlankMapWarning, match="flat"):
             assert cfcam.explain_arrays(A, G, method=method).status == ("flat",)
 

@@ -22,6 +22,7 @@ def framework() -> Framework:
         channels_last=True,
         looks_through=False,
         several_layers=False,
+        randomises=False,
     )
 
 

@@ -26,7 +26,7 @@ def functional(engine: str = "tensorflow") -> Framework:
 
 
 def subclassed() -> Framework:
-    return replace(functional(), build=subclassed_model)
+    return replace(functional(), build=subclassed_model, randomises=False)
 
 
 def on_torch() -> Framework:

@@ -92,6 +92,8 @@ class Framework:
     """Whether the backend explains the logits behind a soft-max, not the probabilities."""
     several_layers: bool = True
     """Whether the backend has ``captures``."""
+    randomises: bool = True
+    """Whether the backend can copy the model with other weights."""
     takes_example: bool = True
     """Whether ``open_model`` takes ``example=``; else the model says itself what it takes."""
 

@@ -1,0 +1,236 @@
+"""What ``cfcam compare`` and ``cfcam robustness`` do: run with a journal, write files, print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+import cfcam_core as cfcam
+from cfcam_core.cli.explaining import TRIAL, progress, say, tried
+from cfcam_core.cli.inputs import Labels, find_class, find_images
+from cfcam_core.cli.tables import show
+from cfcam_core.errors import InvalidInputError
+from cfcam_core.evaluation.choices import all_methods, all_metrics
+from cfcam_core.evaluation.compare import compare as compare_all
+from cfcam_core.evaluation.comparison import Comparison
+from cfcam_core.evaluation.comparison_page import few_images, headline
+from cfcam_core.evaluation.identity import digest_of
+from cfcam_core.evaluation.noise_run import NoiseRun, robustness_on_files
+from cfcam_core.evaluation.pairs import FEW
+from cfcam_core.evaluation.perturbations import NOISES
+from cfcam_core.evaluation.protocol import SEVERITIES
+from cfcam_core.evaluation.robustness_page import described
+from cfcam_core.files import make_folder
+from cfcam_core.images import ModelInput, default_preprocessing, prepare
+
+JOURNAL = "journal.jsonl"
+"""The file that remembers what is finished."""
+
+ACROSS = 5
+"""Metrics side by side on a terminal; more take another table."""
+
+SIGNS = {"best": "*", "tied": "=", "": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the user asked for, as far as both commands have it."""
+
+    backend: cfcam.Backend
+    model: Path
+    images: Sequence[Path]
+    options: Mapping[str, Any]
+    out: Path
+    methods: Sequence[str] | None
+    layer: str | None
+    target: str | None
+    labels: Labels | None
+    preprocess: str | None
+    size: tuple[int, int] | None
+    seed: int
+    restart: bool
+
+
+def run_compare(job: Job, metrics: Sequence[str] | None, masks: Path | None) -> Mapping[str, str]:
+    """Compare, write four files and print the table; return what failed and why.
+
+    Raises
+    ------
+    CfcamError
+        Nothing can be compared.
+    """
+    chosen = all_metrics(masks=masks is not None) if "all" in (metrics or ()) else metrics
+    target = None if job.target is None else find_class(job.target, job.labels)
+    with _running(job, "comparing", target) as (given, missing):
+        found = compare_all(metrics=chosen, masks=masks, target=target, **given)
+    found.to_csv(job.out / "comparison.csv")
+    found.to_json(job.out / "comparison.json")
+    found.to_html(job.out / "index.html", labels=job.labels)
+    _show(found)
+    for line in (*few_images(found), *headline(found)):
+        say(line)
+    return _finished(job, "comparison", {**found.failures, **missing}, len(found.images))
+
+
+def run_robustness(
+    job: Job,
+    perturbations: Sequence[str] | None,
+    severities: Sequence[int] | None,
+    *,
+    p: float,
+    segments: str,
+) -> Mapping[str, str]:
+    """Measure, write four files and print the table; return what failed and why.
+
+    Raises
+    ------
+    CfcamError
+        Nothing can be measured.
+    """
+    with _running(job, "measuring", None) as (given, missing):
+        run = robustness_on_files(
+            perturbations=perturbations or NOISES,
+            severities=severities or SEVERITIES,
+            p=p,
+            segments=segments,
+            **given,
+        )
+    run.to_csv(job.out / "robustness.csv")
+    run.to_json(job.out / "robustness.json")
+    run.to_html(job.out / "index.html")
+    say(described(run))
+    _show_scores(run)
+    if run.undefined:
+        say(f"note: {run.undefined}")
+    return _finished(job, "robustness", {**run.failures, **missing}, run.found.images)
+
+
+@contextmanager
+def _running(
+    job: Job, word: str, target: int | None
+) -> Iterator[tuple[dict[str, Any], Mapping[str, str]]]:
+    """Yield the arguments that both runs share, and the paths that lead nowhere.
+
+    What cannot be explained at all shows here, before anything is written.
+    """
+    wanted = ModelInput.of(job.backend, size=job.size)
+    preprocess = job.preprocess or default_preprocessing(wanted)
+    named = () if job.layer is None else (job.layer,)
+    layers, _ = tried(job.backend, named, prepare(TRIAL, wanted, preprocess), target, job.labels)
+    images, missing = find_images(job.images)
+    if not images:
+        raise InvalidInputError("; ".join(f"{path}: {why}" for path, why in missing.items()))
+    make_folder(job.out)
+    methods = all_methods() if "all" in (job.methods or ()) else job.methods
+    say(f"journal: {job.out / JOURNAL}; a run that was stopped goes on where it was")
+    with progress(len(images), word) as advance:
+        given: dict[str, Any] = {
+            "model": job.backend,
+            "images": images,
+            "methods": methods,
+            "preprocess": preprocess,
+            "layer": layers[0],
+            "size": job.size,
+            "seed": job.seed,
+            "journal": job.out / JOURNAL,
+            "overwrite": job.restart,
+            "identity": {"model": digest_of(job.model), "options": dict(job.options)},
+            "progress": _timed(advance),
+        }
+        try:
+            yield given, {str(path): reason for path, reason in missing.items()}
+        except KeyboardInterrupt:
+            say("what is finished is kept; the same command goes on from there")
+            raise
+
+
+def _timed(advance: Callable[[], None]) -> Callable[[int, int], None]:
+    """Return what moves the bar on, and says after the first image how long the rest will take."""
+    start = perf_counter()
+    told = False
+
+    def step(done: int, total: int) -> None:
+        nonlocal told, start
+        took = perf_counter() - start
+        start = perf_counter()
+        if not told and took > 0.2:  # what the journal knows takes no time
+            told = True
+            left = total - done
+            rest = f"; about {_duration(took * left)} for the {left} to come" if left else ""
+            say(f"{took:.1f} s an image{rest}")
+        advance()
+
+    return step
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _show(found: Comparison) -> None:
+    """Print the means: on a terminal a few metrics a table, in pipes all in one."""
+    width = ACROSS if sys.stdout.isatty() else len(found.metrics)
+    marks = {name: found.marks(name) for name in found.metrics}
+    for start in range(0, len(found.metrics), width):
+        names = found.metrics[start : start + width]
+        rows = [
+            (
+                method,
+                *(
+                    _number(found.means[m, found.metrics.index(q)]) + SIGNS[marks[q][m]]
+                    for q in names
+                ),
+            )
+            for m, method in enumerate(found.methods)
+        ]
+        best = {
+            (m, 1 + k) for k, q in enumerate(names) for m, s in enumerate(marks[q]) if s == "best"
+        }
+        show(("method", *(_head(found, q) for q in names)), rows, bold=best)
+    say("* best mean; = not told apart from it by the tests; + more is better, - less is")
+
+
+def _head(found: Comparison, metric: str) -> str:
+    """Return a heading in plain letters: pipes may take no others."""
+    return metric + {"higher": " +", "lower": " -", None: ""}[found.better(metric)]
+
+
+def _show_scores(run: NoiseRun) -> None:
+    scores = run.found.scores
+    rows = [
+        (
+            s.method,
+            _number(s.consistency),
+            _number(s.responsiveness),
+            _number(s.robustness),
+            str(s.same),
+            str(s.changed),
+            f"{s.degenerate:.0%}",
+        )
+        for s in scores
+    ]
+    known = [s.robustness if np.isfinite(s.robustness) else -1 for s in scores]
+    best = {(m, 3) for m, value in enumerate(known) if value == max(known) >= 0}
+    heads = ("method", "consistency", "responsiveness", "robustness", "kept", "changed", "flat")
+    show(heads, rows, bold=best)
+    if any(s.few for s in scores):
+        say(f"note: fewer than {FEW} pairs of a kind; read these numbers with care")
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "-"
+
+
+def _finished(job: Job, name: str, failures: Mapping[str, str], done: int) -> Mapping[str, str]:
+    for image, reason in failures.items():
+        say(f"failed: {image}: {reason}")
+    files = f"{name}.csv, {name}.json, index.html"
+    say(f"{done} measured, {len(failures)} failed; results are in {job.out}: {files}")
+    return failures
