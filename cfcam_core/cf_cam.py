@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from cfcam_core.cam import Cam, energy, near_one, rows
 from cfcam_core.capture import FloatArray
-from cfcam_core.clustering import DOMINANT, NOISE, cluster_channels
+from cfcam_core.clustering import NOISE, cluster_channels, shares
 from cfcam_core.errors import InvalidInputError
-from cfcam_core.filtering import filter_maps, filtered_means
+from cfcam_core.filtering import filter_maps, filtered_means, gaussian
 from cfcam_core.settings import Settings
 
 CANCELLED = 1e-5
@@ -28,9 +28,9 @@ class _Groups:
     """Who shares what."""
 
     members: FloatArray
-    """(M, C): 1 where the channel belongs to the group, else 0."""
+    """(M, C): how much of the channel belongs to the group, 0 to 1."""
     own: FloatArray
-    """(C,): 1 where the channel keeps its own gradient, else 0."""
+    """(C,): how much of the channel keeps its own gradient, 0 to 1."""
 
 
 def cf_cam(activations: FloatArray, gradients: FloatArray, settings: Settings) -> Cam:
@@ -57,8 +57,13 @@ def cf_cam(activations: FloatArray, gradients: FloatArray, settings: Settings) -
     - ``average="directions"`` (ours): contributions ``E_c = G_c A_c``, direction ``m_k =
       filter(sum_c E_c / |E_c|)``, brought to length one; ``L_i = sum_k m_ki sum_c |E_c| + sum_o
       E_oi``.
-    - ``average="both"`` (ours): ``sign(a) sqrt(|a b|)`` of the two maps a, b where their signs
-      agree, else 0. Where that is nowhere positive, the first of gradients and directions that is.
+    - ``average="both"`` (ours): ``L = S(a+) S(b+) sqrt(p_a p_b)`` with ``S`` a Gaussian of width
+      ``sigma_agreement`` and ``a+`` the positive part of each of the two maps a, b as a share of
+      its highest value p. It is nowhere negative: what speaks against the class is left to a target of the
+      opposite sign. Where it is nowhere positive, the first of gradients and directions that is
+      stands in, or the first.
+
+    A channel counts in its cluster, and as one of the own, by its `cfcam_core.clustering.shares`.
 
     References
     ----------
@@ -90,13 +95,21 @@ def _from_labels(
     if settings.average == "directions":
         return directed
     shared = _gradient_map(activations, gradients, labels, settings)
-    product = directed.map.astype(np.float64) * shared.map
-    mean = np.where(product > 0, np.copysign(np.sqrt(np.abs(product)), shared.map), 0)
-    if mean.max() <= 0:
-        for half in (shared, directed):
-            if half.map.max() > 0:
-                return half
-    return Cam(mean, (directed.weights + shared.weights) / 2, labels)
+    agreed = _agreement(directed.map, shared.map, settings.sigma_agreement)
+    if not agreed.any():
+        return directed if directed.map.max() > 0 >= shared.map.max() else shared
+    return Cam(agreed, (directed.weights + shared.weights) / 2, labels)
+
+
+def _agreement(a: FloatArray, b: FloatArray, sigma: float) -> NDArray[np.float64]:
+    """Return what two maps (*s) both show: positive where both are, or nearly there."""
+    peaks = [float(each.max()) for each in (a, b)]
+    if min(peaks) <= 0:
+        return np.zeros(a.shape)
+    parts = np.maximum(np.stack([a / peaks[0], b / peaks[1]]), 0)
+    if sigma > 0:
+        parts = gaussian(parts, sigma=sigma)
+    return np.asarray(parts.prod(axis=0, dtype=np.float64) * np.sqrt(peaks[0] * peaks[1]))
 
 
 def _gradient_map(
@@ -105,7 +118,7 @@ def _gradient_map(
     """Let the members of a group share the group's mean gradient."""
     A, G = rows(activations), rows(gradients)
     total = G @ np.ones(G.shape[1], np.float32)
-    groups = _groups(labels, total < 0 if settings.sign_split else None, settings)
+    groups = _groups(A, G, labels, total < 0 if settings.sign_split else None, settings)
     M, own = groups.members, groups.own
     shape = (len(M), *activations.shape[1:])
     means = (M @ G / M.sum(axis=1, keepdims=True)).reshape(shape)
@@ -128,8 +141,9 @@ def _direction_map(
 ) -> Cam:
     """Let a group share the direction of its contributions, each member keeping its length."""
     A = rows(activations)
-    E = rows(gradients) * A
-    groups = _groups(labels, None, settings)
+    G = rows(gradients)
+    E = G * A
+    groups = _groups(A, G, labels, None, settings)
     M, own = groups.members, groups.own
     shape = (len(M), *activations.shape[1:])
     lengths = np.sqrt(np.vecdot(E, E))
@@ -144,15 +158,19 @@ def _direction_map(
 
 
 def _groups(
-    labels: NDArray[np.intp], negative: NDArray[np.bool_] | None, settings: Settings
+    activations: FloatArray,
+    gradients: FloatArray,
+    labels: NDArray[np.intp],
+    negative: NDArray[np.bool_] | None,
+    settings: Settings,
 ) -> _Groups:
     """Make groups of the clusters, each split in two if `negative` tells the signs apart."""
     keys = labels if negative is None else np.where(labels >= 0, 2 * labels + negative, labels)
-    members = keys == np.arange(keys.max() + 1)[:, None]
+    clustered, own = shares(activations, gradients, labels, settings)
+    members = (keys == np.arange(keys.max() + 1)[:, None]) * clustered
     members = members[members.any(axis=1)]
-    own = labels == DOMINANT
     if settings.noise == "keep" or not (len(members) or own.any()):  # never leave nothing at all
-        own |= labels == NOISE
+        own = np.where(labels == NOISE, 1, own)
     return _Groups(members.astype(np.float32), own.astype(np.float32))
 
 

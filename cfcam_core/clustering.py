@@ -61,6 +61,31 @@ def cluster_channels(
     return labels
 
 
+def shares(
+    activations: FloatArray, gradients: FloatArray, labels: NDArray[np.intp], settings: Settings
+) -> tuple[FloatArray, FloatArray]:
+    """Return how much of each channel is clustered, and how much is dominant, each in 0 to 1.
+
+    Notes
+    -----
+    Ours. With n the norm of what is compared, d the least norm of a dominant channel, m the median
+    norm of live channels and w the width ``settings.gradual``: dominant is ``clip(1 - (d - n) / (w
+    d), 0, 1)``, clustered ``(1 - dominant) min(n / (w m), 1)``, the last factor only where dead
+    channels are dropped. Both are continuous where a channel becomes dominant, or dies.
+    """
+    dominant = (labels == DOMINANT).astype(np.float32)
+    if not settings.gradual:
+        return 1 - dominant, dominant
+    norms = _norms(channel_features(activations, gradients, settings), settings)
+    if dominant.any():
+        least = norms[labels == DOMINANT].min()
+        dominant = np.clip(1 - (least - norms) / (settings.gradual * least), 0, 1)
+    alive = np.ones_like(norms)
+    if settings.drop_dead and norms.any():
+        alive = np.minimum(norms / (settings.gradual * np.median(norms[norms > 0])), 1)
+    return (1 - dominant) * alive, dominant
+
+
 def channel_features(
     activations: FloatArray, gradients: FloatArray, settings: Settings
 ) -> FloatArray:

@@ -57,6 +57,11 @@ class Settings:
     """Channels whose norm reaches this percentile of all norms are dominant: never clustered, kept
     as they are (paper: hierarchical importance; code: 75). None: no channel is dominant (ours)."""
 
+    gradual: float = 0.3
+    """Width of what separates dominant from clustered channels, and clustered from dead ones, as a
+    share of the least dominant norm and of the median norm (ours). Within it a channel is partly on
+    either side, so that rounding does not decide. 0: all or nothing (code)."""
+
     eps_rule: Literal["rank", "float32"] = "rank"
     """How DBSCAN's radius follows from `eps_percentile`. ``rank``: two channels are neighbours iff
     their squared distance is at most the k-th smallest of the same float64 distances (ours).
@@ -86,15 +91,20 @@ class Settings:
 
     average: Literal["gradients", "directions", "both"] = "both"
     """What a cluster's members share. ``gradients``: the mean gradient (paper). ``directions``: the
-    mean of their unit-length contributions, each member keeping its norm (ours). ``both``: the
-    geometric mean of those two maps, or the one that is positive somewhere if it is not (ours)."""
+    mean of their unit-length contributions, each member keeping its norm (ours). ``both``: where
+    those two maps agree: their product (ours)."""
+
+    sigma_agreement: float = 0.7
+    """How near each other the two maps of ``average="both"`` must show the same: the width, in
+    positions of the layer's map, of the Gaussian that smooths their positive parts before they are
+    multiplied (ours). 0: at the same position."""
 
     sign_split: bool = True
     """Whether gradients are averaged apart for members whose mean gradient is positive and those
     whose mean is negative, so that evidence for and against the class does not cancel (ours).
     Directions are averaged together all the same: there the opposed ones shall cancel."""
 
-    filter: Literal["none", "gaussian", "bilateral", "public-code"] = "bilateral"
+    filter: Literal["none", "gaussian", "bilateral", "public-code"] = "gaussian"
     """Filter on what a cluster shares: mean gradient, or direction (ours). ``gaussian``: normalised
     (paper v2). ``bilateral``: edge-preserving (paper v1 by its name; Tomasi and Manduchi 1998).
     ``public-code``: what the code computes under the name of bilateral."""
@@ -117,6 +127,8 @@ class Settings:
         _within("eps_percentile", self.eps_percentile, 0, 100)
         if self.dominant_percentile is not None:
             _within("dominant_percentile", self.dominant_percentile, 0, 100)
+        _within("gradual", self.gradual, 0, 1)
+        _within("sigma_agreement", self.sigma_agreement, 0, 1e6)
         _within("min_samples_share", self.min_samples_share, 0, 1)
         _within("min_samples_least", self.min_samples_least, 1, 10**9)
         _within("eps_floor", self.eps_floor, 0, 1e30)
@@ -187,6 +199,7 @@ def _positive(name: str, value: float) -> None:
 _REFERENCE = Settings(
     unit_norm=False,
     drop_dead=False,
+    gradual=0.0,
     eps_rule="float32",
     average="gradients",
     sign_split=False,

@@ -185,16 +185,30 @@ def test_sign_split_is_its_definition():
     assert_made_of(e, shared * A, A)
 
 
-def test_both_is_the_geometric_mean():
+def smoothed(maps, sigma):
+    """Every position against every other, as the docstring of `filtering.gaussian` has it."""
+    if sigma == 0:
+        return maps
+    rows, columns = (np.abs(np.subtract.outer(range(n), range(n))) for n in maps.shape)
+    weights = [np.exp(-((d / sigma) ** 2) / 2) * (d <= round(6 * sigma)) for d in (rows, columns)]
+    kernel = np.einsum("ik,jl->ijkl", *weights)
+    return np.einsum("ijkl,kl->ij", kernel, maps) / kernel.sum(axis=(2, 3))
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.4, 0.7])
+def test_both_is_where_the_two_agree(sigma):
     A, G = relu_like(17)
     a, b, both = (
-        explain(A, G, replace(DEFAULT, average=kind))
+        explain(A, G, replace(DEFAULT, average=kind, sigma_agreement=sigma))
         for kind in ("directions", "gradients", "both")
     )
-    same = np.sign(a.maps) == np.sign(b.maps)
-    mean = np.where(same, np.sign(a.maps) * np.sqrt(np.abs(a.maps * b.maps)), 0)
-    assert_same_map(both.maps, mean)
-    assert (both.maps < 0).any()
+    peaks = [np.abs(each.maps).max() for each in (a, b)]
+    x, y = (
+        each.maps[0].astype(np.float64) / peak for each, peak in zip((a, b), peaks, strict=True)
+    )
+    shown = smoothed(np.maximum(x, 0), sigma) * smoothed(np.maximum(y, 0), sigma)
+    assert_same_map(both.maps[0], shown * np.sqrt(peaks[0] * peaks[1]))
+    assert (both.maps >= 0).all()
     assert_same_map(both.weights, (a.weights + b.weights) / 2)
 
 

@@ -174,6 +174,61 @@ def test_dead_channels_change_nothing_by_default():
         assert (b.weights[0, live.sum() :] == 0).all()
 
 
+def changed(A, B, G, settings):
+    """By how much the heatmap changes between two arrays of activations, and how many labels."""
+    a, b = explain(A, G, settings), explain(B, G, settings)
+    return np.abs(a.heatmaps - b.heatmaps).max(), (a.labels != b.labels).sum()
+
+
+def test_a_channel_becomes_dominant_gradually():
+    """The two norms on either side of the threshold change places, by rounding.
+
+    Only where the others keep their clusters: the radius follows from who is clustered.
+    """
+    jumps = []
+    for seed in range(20):
+        A, G = relu_like(seed)
+        labels = explain(A, G, DEFAULT).labels[0]
+        norms = np.linalg.norm(A.reshape(len(A), -1), axis=1)
+        above = np.where(labels == -2, norms, np.inf).argmin()
+        below = np.where(labels >= 0, norms, 0).argmax()
+        A[below] *= norms[above] / norms[below] * np.float32(1 - 1e-6)
+        B = A.copy()
+        B[below] *= np.float32(1 + 3e-6)
+        gradually, labels = changed(A, B, G, DEFAULT)
+        if labels != 2:
+            continue
+        assert gradually < 1e-4
+        jumps.append(changed(A, B, G, replace(DEFAULT, gradual=0.0))[0])
+    assert len(jumps) >= 5
+    assert max(jumps) > 1e-2
+
+
+def test_a_channel_dies_gradually():
+    jumps = []
+    for seed in range(20):
+        A, G = relu_like(seed)
+        weakest = np.where(A.any(axis=(1, 2)), np.abs(A).max(axis=(1, 2)), np.inf).argmin()
+        A[weakest] *= np.float32(1e-6)
+        B = A.copy()
+        B[weakest] *= np.float32(1 + 1e-1)
+        B[weakest, 0] = 0
+        assert changed(A, B, G, DEFAULT)[0] < 1e-4
+        jumps.append(changed(A, B, G, replace(DEFAULT, gradual=0.0))[0])
+    assert max(jumps) > 1e-4
+
+
+def test_both_has_no_steep_slope():
+    """Where one of the two maps crosses zero, a geometric mean would be infinitely steep."""
+    A, G = relu_like(17)
+    sharp = replace(DEFAULT, sigma_agreement=0.0)
+    halves = [explain(A, G, replace(DEFAULT, average=k)).maps for k in ("directions", "gradients")]
+    peaks = [each.max() for each in halves]
+    both = explain(A, G, sharp).maps / np.sqrt(peaks[0] * peaks[1])
+    for half, peak in zip(halves, peaks, strict=True):
+        assert (np.abs(both) <= np.abs(half / peak) * (1 + 1e-5)).all()
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(EVERY)))
 def test_inputs_are_never_written_to(seed, name):
     A, G = relu_like(seed, 12, (3, 3))

@@ -8,7 +8,7 @@ import cfcam_core as cfcam
 from cfcam_core.settings import Settings
 
 DEFAULT = Settings()
-PLAIN = replace(DEFAULT, filter="none", cluster_on="contributions")
+PLAIN = replace(DEFAULT, filter="none", cluster_on="contributions", gradual=0.0)
 
 
 def relu_like(seed, channels=48, size=(5, 6)):
