@@ -200,7 +200,8 @@ class Difference:
     heatmaps: NDArray[np.floating[Any]]
     """(N,): largest difference of the heatmaps, which lie in [0, 1]."""
     maps: NDArray[np.floating[Any]]
-    """(N,): largest difference of the maps, as a share of their peak."""
+    """(N,): largest difference of the maps, as a share of their peak; of the default, which is
+    nowhere negative, of that of HiResCAM: the same evidence with its sign."""
     labels: NDArray[np.intp] | None
     """(N,): number of channels with different labels; None for methods that do not cluster."""
     gradients: NDArray[np.floating[Any]]
@@ -212,17 +213,19 @@ def difference(
 ) -> Difference:
     """Compare two sets of fields, as `at` returns them."""
 
-    def apart(field: str, *, share: bool = False) -> NDArray[np.floating[Any]]:
+    def apart(field: str, *, share_of: str | None = None) -> NDArray[np.floating[Any]]:
         a, b = (each[field].reshape(len(each[field]), -1) for each in (one, other))
-        peak = np.abs(b).max(axis=1) if share else np.ones(len(b))
+        whole = np.ones((len(b), 1)) if share_of is None else other[share_of]
+        peak = np.abs(whole.reshape(len(b), -1)).max(axis=1)
         return np.asarray(np.abs(a - b).max(axis=1) / np.where(peak > 0, peak, 1))
 
-    labels = f"{variant}/labels"
+    labels, maps = f"{variant}/labels", f"{variant}/maps"
+    signed = "hires-cam/maps" if variant == "default" else maps  # ours has the positive part alone
     return Difference(
         apart(f"{variant}/heatmaps"),
-        apart(f"{variant}/maps", share=True),
+        apart(maps, share_of=signed),
         (one[labels] != other[labels]).sum(axis=1) if labels in one else None,
-        apart("capture/gradients", share=True),
+        apart("capture/gradients", share_of="capture/gradients"),
     )
 
 
