@@ -6,7 +6,7 @@ DEMO = .venv
 TEST = .venv-test
 WHEEL = .wheel
 
-.PHONY: demo test check lowest benchmark verification examples-js clean
+.PHONY: demo test check lowest benchmark verification quality examples-js clean
 
 demo: $(DEMO)/.ready
 	$(DEMO)/bin/cfcam demo --out cfcam-demo
@@ -41,6 +41,12 @@ benchmark: $(TEST)/.ready
 # Writes docs/verification.md; what was measured before is kept in .verification.
 verification: $(TEST)/.ready
 	$(TEST)/bin/python benchmarks/verification.py
+
+# Writes docs/default.md, docs/default.html and docs/paper_claims.md. CFCAM_TEST_DATA is the folder of pretrained models
+# and photographs; what was measured before is kept in .quality and .paper_claims.
+quality: $(TEST)/.ready
+	$(TEST)/bin/python benchmarks/quality.py
+	$(TEST)/bin/python benchmarks/paper_claims.py
 
 # An explain-ready file in Python, in Node and in a browser; all three must say the same of the map. Needs node, npm and
 # a Chromium: CHROMIUM is its path.

@@ -66,6 +66,26 @@ class Backend(Protocol):
         """Return the logits with the layer's output replaced by `activations`, shape (N, C, *s)."""
 
 
+class Described(Protocol):
+    """What a `Backend` may say besides of its model, as plain attributes; all can be left out.
+
+    Image files need `input_shape`. Methods and measures that ask the model need to know where its
+    channels are: where `input_layout` is missing, they look at the layer ``input``.
+    """
+
+    input_shape: tuple[int | None, ...] | None
+    """Of the first input, batch first; None where any size is taken, or for all."""
+    input_layout: str
+    """``channels_first`` or ``channels_last``. It may change with the first run, not after."""
+    input_dtype: np.dtype[Any]
+    """Of the first input. Default: float32."""
+    input_names: tuple[str, ...]
+    """Of all inputs that must be given."""
+    logits_behind: tuple[str, ...]
+    """What was looked through to the logits, the last first: a softmax or sigmoid, in any spelling.
+    Without a sigmoid among them, several logits are taken for those of a softmax."""
+
+
 @runtime_checkable
 class SeveralLayers(Protocol):
     """What a `Backend` may offer besides: several layers for the price of one run.

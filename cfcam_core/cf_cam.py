@@ -59,9 +59,9 @@ def cf_cam(activations: FloatArray, gradients: FloatArray, settings: Settings) -
       E_oi``.
     - ``average="both"`` (ours): ``L = S(a+) S(b+) sqrt(p_a p_b)`` with ``S`` a Gaussian of width
       ``sigma_agreement`` and ``a+`` the positive part of each of the two maps a, b as a share of
-      its highest value p. It is nowhere negative: what speaks against the class is left to a target of the
-      opposite sign. Where it is nowhere positive, the first of gradients and directions that is
-      stands in, or the first.
+      its highest value p. It is nowhere negative: for what speaks against the class, explain a
+      target of the opposite sign. Where it is nowhere positive, the first of gradients and
+      directions that is stands in, or the first.
 
     A channel counts in its cluster, and as one of the own, by its `cfcam_core.clustering.shares`.
 

@@ -109,9 +109,9 @@ def explain(
         and len(seen) == (pictures.arrays.ndim - 2)
     ):
         raise InvalidInputError(
-            f"the backend reads the inputs as pictures of size {seen}, but does not say where "
-            "their channels are: it needs the attribute input_layout, channels_first or "
-            f"channels_last; or use {without_asking()}"
+            f"the backend reads the inputs as pictures of size {seen}, but its input_layout makes "
+            f"them {pictures.arrays.shape[2:]}; correct that attribute, channels_first or "
+            f"channels_last, or use {without_asking()}"
         )
     return _warned(fuse([finish(each, method, choice, size, pictures) for each in captures]))
 

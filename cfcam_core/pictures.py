@@ -6,7 +6,8 @@ preprocessed, one to three spatial axes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from cfcam_core.backend import Backend
 from cfcam_core.capture import FloatArray, number_array, read_only
-from cfcam_core.errors import InvalidInputError
+from cfcam_core.errors import CfcamError, InvalidInputError
 from cfcam_core.registry import open_model
 from cfcam_core.targets import resolve_targets
 
@@ -51,20 +52,23 @@ class Pictures:
             As for `cfcam_core.explain`.
         """
         backend = open_model(model)
-        picture = only_input(inputs)
+        names = getattr(backend, "input_names", ())
+        if isinstance(inputs, list | tuple) and len(names) > 1:
+            raise _several(names)
+        array = number_array(on_the_host(only_input(inputs)), "inputs")
         scores = backend.scores(inputs)
-        array = number_array(on_the_host(picture), "inputs")
         if array.ndim > 1 and len(array) != len(scores):  # one sample without the first axis
             array = array[None]
         shape = getattr(backend, "input_shape", None)
         if shape is not None and array.ndim == len(shape) - 1:
             array = array[None]
-        if not 3 <= array.ndim <= 5:
+        if not 3 <= array.ndim <= 5 or len(array) != len(scores):
             raise InvalidInputError(
-                f"inputs have shape {array.shape}; wanted pictures or signals, a batch with "
-                "channels and one to three spatial axes"
+                f"inputs have shape {array.shape}, and the model sees {len(scores)} samples in "
+                "them; wanted pictures or signals, a batch with channels and one to three spatial "
+                "axes"
             )
-        last = getattr(backend, "input_layout", "channels_first") == "channels_last"
+        last = is_channels_last(backend, inputs)
         arrays = np.asarray(np.moveaxis(array, -1, 1) if last else array, np.float32)
         targets, cotangents = resolve_targets(target, scores)
         return cls(backend, read_only(arrays), read_only(scores), targets, cotangents, last)
@@ -92,11 +96,15 @@ class Pictures:
     def probabilities(self, scores: FloatArray) -> NDArray[np.float64]:
         """Return the probabilities (B, K) that belong to logits (B, K), in float64.
 
-        The sigmoid where the model ends in one or has a single logit, else the softmax.
+        The sigmoid where the model ends in one or has a single logit, else the softmax. What the
+        backend gives as logits may be probabilities already, where it could not or should not look
+        through a softmax: no row below 0, each with the sum 1. They stay as they are.
         """
         logits = scores.astype(np.float64)
-        if logits.shape[1] == 1 or "Sigmoid" in getattr(self.backend, "logits_behind", ()):
+        if logits.shape[1] == 1 or ends_in_sigmoid(self.backend):
             return np.asarray(np.exp(-np.logaddexp(0, -logits)))
+        if self.scores.min() >= 0 and np.allclose(self.scores.sum(axis=1), 1, rtol=0, atol=1e-3):
+            return logits
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
@@ -110,19 +118,64 @@ class Pictures:
         return self.targets
 
 
+def ends_in_sigmoid(backend: Backend) -> bool:
+    """Return whether the logits were found behind a sigmoid, whatever the framework calls it."""
+    return any("sigmoid" in name.lower() for name in getattr(backend, "logits_behind", ()))
+
+
+def is_channels_last(backend: Backend, inputs: Any) -> bool:
+    """Return whether a model takes (N, *size, C). Some backends know once the model has run.
+
+    One that has no `input_layout` is asked for the layer ``input``, whose activations are the
+    inputs with their channels first.
+
+    Raises
+    ------
+    InvalidInputError
+        The backend tells neither.
+    """
+    told = getattr(backend, "input_layout", None)
+    if told is not None:
+        return bool(told == "channels_last")
+    came = number_array(on_the_host(only_input(inputs)), "inputs")
+    with suppress(CfcamError):
+        first = backend.capture(inputs, layer="input").activations
+        batch = came[None] if came.ndim == first.ndim - 1 else came
+        for last in (False, True):
+            turned = np.moveaxis(batch, -1, 1) if last else batch
+            if np.array_equal(np.asarray(turned, np.float32), first):
+                return last
+    raise InvalidInputError(
+        f"a {type(backend).__name__} does not say where the inputs have their channels: it needs "
+        "the attribute input_layout, channels_first or channels_last"
+    )
+
+
 def only_input(inputs: Any) -> Any:
-    """Return the one input in a dict, list or tuple of them."""
+    """Return the one input in a dict, list or tuple of them; arrays in a list are samples."""
     if isinstance(inputs, Mapping):
         if len(inputs) != 1:
-            raise InvalidInputError(
-                f"the model gets {len(inputs)} inputs ({', '.join(map(str, inputs))}); pictures "
-                "can be changed and asked about only for models of one input"
-            )
+            raise _several(inputs)
         return next(iter(inputs.values()))
+    if isinstance(inputs, list | tuple) and inputs and all(hasattr(x, "__array__") for x in inputs):
+        return inputs[0] if len(inputs) == 1 else [on_the_host(one) for one in inputs]
     return inputs
 
 
 def on_the_host(array: Any) -> Any:
     """Return what NumPy can read of an array or tensor of any framework."""
     detach = getattr(array, "detach", None)
-    return detach().cpu() if callable(detach) else array
+    if not callable(detach):
+        return array
+    tensor = detach().cpu()
+    is_short = tensor.is_floating_point() and tensor.element_size() < 4  # such as bfloat16
+    return tensor.float() if is_short else tensor
+
+
+def _several(names: Iterable[Any]) -> InvalidInputError:
+    """Return the error for a model of several inputs."""
+    named = list(map(str, names))
+    return InvalidInputError(
+        f"the model gets {len(named)} inputs ({', '.join(named)}); pictures can be changed and "
+        "asked about only for models of one input"
+    )

@@ -20,6 +20,17 @@ def is_weight(shape: Sequence[int]) -> bool:
     return sum(size > 1 for size in shape) >= 2
 
 
+def checked_seed(seed: int) -> int:
+    """Return a seed, or raise `InvalidInputError` where it is no whole number from 0 on."""
+    try:
+        number = index(seed)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise InvalidInputError(f"seed={seed!r}; wanted a whole number, 0 or more")
+    return number
+
+
 def shuffles(
     sizes: Mapping[str, int], seed: int, last: int | None
 ) -> Iterator[tuple[str, NDArray[np.intp]]]:
@@ -50,8 +61,7 @@ def shuffles(
             f"last={last}; the model has {len(sizes)} weights, so allowed are 1 to {len(sizes)}, "
             "or None for all"
         )
-    if index(seed) < 0:
-        raise InvalidInputError(f"seed={seed}; wanted 0 or more")
+    seed = checked_seed(seed)
     for place, name in enumerate(reversed(list(sizes))):
         if place < count:
             yield name, np.random.default_rng((seed, place)).permutation(sizes[name])

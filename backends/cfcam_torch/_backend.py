@@ -15,11 +15,12 @@ from cfcam_core.capture import Capture, real_array
 from cfcam_core.errors import InvalidInputError, LayerNotFoundError
 from cfcam_core.layout import Layout
 from cfcam_torch._classifier import Classifier
-from cfcam_torch._explaining import explained, replaced
+from cfcam_torch._explaining import explained
 from cfcam_torch._inputs import Feeds, Sizes, samples, weight_of
 from cfcam_torch._outputs import numpy_of
 from cfcam_torch._places import find_place, module_of
 from cfcam_torch._randomised import randomised, weights_of
+from cfcam_torch._replacing import scores_with
 from cfcam_torch._trial import Facts
 
 
@@ -59,8 +60,12 @@ class TorchBackend(Backend, SeveralLayers, Randomisable):
         tell are tried out.
         """
         found, told = self._model.found, self._model.shape()
-        if told is not None or found is None:
-            return told
+        if told is not None:
+            is_guess = not self._model.inputs.example  # by the weights of the first layer
+            is_turned = is_guess and self.input_layout == "channels_last"
+            return (told[0], *told[2:], told[1]) if is_turned else told
+        if found is None:
+            return None
         facts, feeds = found
         shape = next(v.shape for v in feeds.values() if isinstance(v, Tensor))
         channels = facts.input.channels if facts.input is not None else None
@@ -237,7 +242,12 @@ class TorchBackend(Backend, SeveralLayers, Randomisable):
                 f"there are activations of shape {maps.shape} and inputs of {samples(feeds)} "
                 "samples; wanted (N, C, *s) with as many"
             )
-        return self._model.with_facts(feeds, lambda facts: self._put_in(maps, feeds, facts, layer))
+
+        def put_in(facts: Facts) -> NDArray[np.float32]:
+            place = find_place(self._model.module, layer, facts)
+            return scores_with(self._model, maps, feeds, facts, place)
+
+        return self._model.with_facts(feeds, put_in)
 
     # -------------------------------------------------------------------------- sanity checks
 
@@ -279,7 +289,7 @@ class TorchBackend(Backend, SeveralLayers, Randomisable):
             reading=self._model.reading(facts),
             slow=self._slow,
         )
-        size = _size(feeds, facts)
+        size = facts.size(feeds)
         captures = []
         for place in places:
             arrays = found.pairs[place.name]
@@ -291,43 +301,6 @@ class TorchBackend(Backend, SeveralLayers, Randomisable):
             )
         return captures
 
-    def _put_in(
-        self, maps: NDArray[np.float32], feeds: Feeds, facts: Facts, layer: Any
-    ) -> NDArray[np.float32]:
-        """Return the logits with maps in the place of a layer's own."""
-        place = find_place(self._model.module, layer, facts)
-        size = _size(feeds, facts) or None
-        is_new = False
-
-        def change(own: NDArray[np.float32]) -> NDArray[Any]:
-            nonlocal is_new
-            before = place.maps(own, size)
-            if maps.shape != before.shape:
-                raise InvalidInputError(
-                    f"activations have shape {maps.shape}; layer {place.name!r} has {before.shape}"
-                )
-            is_new = not np.array_equal(maps, before)
-            return place.array(maps, own)
-
-        module = module_of(self._model.module, place.name)
-        if module is None:
-            name = str(facts.source)
-            array = np.array(change(numpy_of(feeds[name])), np.float32)
-            return self._model.scores(
-                {**feeds, name: torch.from_numpy(array).to(feeds[name])}, facts
-            )
-        turn = facts.runs.get(place.name, 1)
-        action, runs = replaced(turn, change)
-        scores = self._model.scores(feeds, facts, [(module, action)])
-        if len(runs) < turn:
-            raise LayerNotFoundError(f"layer {place.name!r} did not run on these inputs")
-        is_hidden = is_new and not runs[turn - 1]
-        if is_hidden and np.array_equal(scores, self._model.scores(feeds, facts)):
-            raise LayerNotFoundError(
-                f"no score depends on what layer {place.name!r} hands on; name a layer inside it"
-            )
-        return scores
-
 
 def _check(place: Layout, array: NDArray[Any], count: int) -> None:
     if len(array) != count or not 3 <= array.ndim <= 5:
@@ -335,13 +308,6 @@ def _check(place: Layout, array: NDArray[Any], count: int) -> None:
             f"layer {place.name!r} returns an array of shape {array.shape} for {count} samples; "
             "its first axis must be theirs"
         )
-
-
-def _size(feeds: Feeds, facts: Facts) -> tuple[int, ...]:
-    """Return the spatial size of the input; nothing where it is none."""
-    if facts.source not in feeds:
-        return ()
-    return tuple(feeds[facts.source].shape[axis] for axis in facts.spatial)
 
 
 def _plain(values: Any) -> Any:

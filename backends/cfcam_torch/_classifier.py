@@ -129,9 +129,16 @@ class Classifier:
         return Reading(self._output, bool(facts.behind))
 
     def scores(
-        self, feeds: Feeds, facts: Facts, actions: Sequence[tuple[nn.Module, Action]] = ()
+        self,
+        feeds: Feeds,
+        facts: Facts,
+        actions: Sequence[tuple[nn.Module, Action]] = (),
+        *,
+        count: int | None = None,
     ) -> NDArray[np.float32]:
         """Return the logits (N, K), some modules' outputs changed on the way.
+
+        N is `count` where an action makes more samples of those that are fed.
 
         Raises
         ------
@@ -139,7 +146,7 @@ class Classifier:
             The model fails, or is no classifier.
         """
         with undisturbed(self.module):
-            output = self.reading(facts).of(self.module, feeds, actions, record=False)
+            output = self.reading(facts).of(self.module, feeds, actions, record=False, count=count)
             if output.logits is None:
                 raise no_classifier(shown(output.raw), samples(feeds))
             return np.array(numpy_of(output.logits))

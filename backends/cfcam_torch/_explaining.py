@@ -54,12 +54,20 @@ class Reading:
     closed: bool
     """Whether the logits are closed off and to be looked through to."""
 
-    def of(self, model: nn.Module, feeds: Feeds, actions: Any = (), *, record: bool) -> Output:
-        """Run the model and return its output as a classifier's."""
+    def of(
+        self,
+        model: nn.Module,
+        feeds: Feeds,
+        actions: Any = (),
+        *,
+        record: bool,
+        count: int | None = None,
+    ) -> Output:
+        """Run the model and return its output as a classifier's, of `count` samples if given."""
         with Closing() if self.closed else nullcontext() as watch:
             raw = run(model, feeds, actions, record=record)
             with torch.set_grad_enabled(torch.is_grad_enabled() or bool(actions) or record):
-                return find_output(raw, samples(feeds), self.output, watch)
+                return find_output(raw, count or samples(feeds), self.output, watch)
 
 
 class Seed:

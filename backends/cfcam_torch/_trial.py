@@ -71,6 +71,12 @@ class Facts:
     behind: tuple[str, ...]
     """What was looked through to the logits, the last first."""
 
+    def size(self, feeds: Feeds) -> tuple[int, ...]:
+        """Return the spatial size of the input; nothing where it is none."""
+        if self.source not in feeds:
+            return ()
+        return tuple(feeds[self.source].shape[axis] for axis in self.spatial)
+
 
 def try_out(model: nn.Module, feeds: Feeds, *, output: Any, look_through: bool) -> Facts:
     """Run the model once and return what that shows.

@@ -33,7 +33,7 @@ from cfcam_core.images import ModelInput, default_preprocessing, prepare
 JOURNAL = "journal.jsonl"
 """The file that remembers what is finished."""
 
-ACROSS = 5
+ACROSS = 4
 """Metrics side by side on a terminal; more take another table."""
 
 SIGNS = {"best": "*", "tied": "=", "": ""}

@@ -32,6 +32,7 @@ from cfcam_core.cli.tables import show
 from cfcam_core.errors import BlankMapWarning, InvalidInputError, LayerNotFoundError
 from cfcam_core.files import make_folder, replacing
 from cfcam_core.images import ModelInput, default_preprocessing, prepare, read_image
+from cfcam_core.pictures import ends_in_sigmoid
 
 TRIAL = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
 """A picture to try a model on; not of one gray, whose spread of 0 some models divide by."""
@@ -76,7 +77,7 @@ def run(job: Job, given: Sequence[Path]) -> dict[Path, str]:
     say(_summary(plan))
     images, failures = find_images(given)
     make_folder(job.out)
-    share = "sigmoid" if "Sigmoid" in getattr(job.backend, "logits_behind", ()) else "softmax"
+    share = "sigmoid" if ends_in_sigmoid(job.backend) else "softmax"
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []
     with progress(len(images), "explaining") as advance:

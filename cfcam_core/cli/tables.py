@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from unicodedata import combining, east_asian_width
@@ -78,7 +79,7 @@ def _framed(
 
     table = Table()
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(re.sub(r"(?<=\w)-(?=\w)", "-\n", column), overflow="fold")
     for r, row in enumerate(rows):  # Text: brackets in names are not markup
         table.add_row(*(Text(cell, "bold" * ((r, c) in bold)) for c, cell in enumerate(row)))
     Console().print(table)

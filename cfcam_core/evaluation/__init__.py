@@ -1,6 +1,7 @@
 """Measures of how good a heatmap is. Arrays in, numbers out; the model is asked, never known.
 
 - `energy_in_mask`: the share of each heatmap that falls inside its mask.
+- `rank_accuracy`: which share of its hottest positions is inside.
 - `pointing_game`: whether each heatmap is highest inside its mask.
 - `draw_mosaics`, `mosaic`, `grid_pointing_game`: several pictures in one, and which of them a map
   points at.
@@ -41,6 +42,7 @@ from cfcam_core.evaluation.curves import deletion as deletion
 from cfcam_core.evaluation.curves import insertion as insertion
 from cfcam_core.evaluation.localisation import energy_in_mask as energy_in_mask
 from cfcam_core.evaluation.localisation import pointing_game as pointing_game
+from cfcam_core.evaluation.localisation import rank_accuracy as rank_accuracy
 from cfcam_core.evaluation.masking import baseline_pictures as baseline_pictures
 from cfcam_core.evaluation.masking import delete_top as delete_top
 from cfcam_core.evaluation.masking import keep_top as keep_top

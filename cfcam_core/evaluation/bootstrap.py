@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cfcam_core.capture import number_array
 from cfcam_core.errors import InvalidInputError
+from cfcam_core.shuffling import checked_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ def resampled(blocks: int, draws: int, seed: int) -> NDArray[np.float64]:
     """Return how often each of the blocks is drawn, with replacement: (draws, blocks)."""
     if blocks < 1 or draws < 1:
         raise InvalidInputError(f"{draws} draws from {blocks} pictures; wanted one of each or more")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     return rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=draws).astype(np.float64)
 
 

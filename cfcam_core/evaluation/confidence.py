@@ -12,10 +12,9 @@ from cfcam_core.evaluation.asked import Asked, Progress
 from cfcam_core.evaluation.masking import (
     Baseline,
     baseline_pictures,
-    count,
     faded,
     flat,
-    ranks,
+    hottest,
     strengths,
 )
 from cfcam_core.explanation import Explanation
@@ -213,7 +212,8 @@ def keep_minus_delete(
     """Return the probability with only the hottest positions left, minus that with them gone.
 
     Ours: one point of the insertion curve minus the same point of the deletion curve, at the price
-    of two pictures.
+    of two pictures. Where a map is positive on less than the share, it is the point at which its
+    positive positions end: what is not hot is neither kept nor deleted.
 
     Parameters
     ----------
@@ -239,11 +239,11 @@ def keep_minus_delete(
     Notes
     -----
     Positions are those of `cfcam_core.evaluation.keep_top` and
-    `cfcam_core.evaluation.delete_top`.
+    `cfcam_core.evaluation.delete_top`; the curves go on, through equally cold positions by index.
     """
     asked = Asked.of(model, inputs, heatmaps, target)
     pictures = asked.pictures.arrays
-    top = ranks(asked.heatmaps) < count(share, asked.heatmaps[0].size)
+    top = hottest(asked.heatmaps, share)
     base = baseline_pictures(pictures, baseline)
 
     def make(who: NDArray[np.intp], which: NDArray[np.intp]) -> NDArray[np.float32]:

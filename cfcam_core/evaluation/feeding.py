@@ -13,6 +13,7 @@ from cfcam_core.backend import Backend
 from cfcam_core.capture import FloatArray, number_array, read_only, real_array
 from cfcam_core.errors import InvalidInputError
 from cfcam_core.images import LUMINANCE, PREPROCESSINGS, Preprocessing
+from cfcam_core.pictures import is_channels_last
 
 Preprocess = str | Preprocessing | Callable[[NDArray[Any]], Any] | None
 """A name in `cfcam_core.images.PREPROCESSINGS`, the numbers themselves, a function from pictures as
@@ -98,16 +99,20 @@ def feeding(backend: Backend, images: Any, preprocess: Preprocess = None) -> Fee
     Raises
     ------
     InvalidInputError
-        Another shape, values outside [0, 1], no picture, or an unknown preprocessing.
+        Another shape, values outside [0, 1], no picture, an unknown preprocessing, or none for a
+        model that takes whole numbers.
     """
     array = _in_unit_range(images)
-    last = getattr(backend, "input_layout", "channels_first") == "channels_last"
     if preprocess is None:
         if not 3 <= array.ndim <= 5:
             raise InvalidInputError(
                 f"images have shape {array.shape}; without preprocess= they are a batch as the "
                 "model takes it, with channels and one to three spatial axes"
             )
+        _refuse_whole_numbers(backend)
+        first = array[:1]
+        backend.scores(first)  # some backends know the layout once the model has run
+        last = is_channels_last(backend, first)
         pictures = array if last else np.moveaxis(array, 1, -1)
         return Feeding(backend, read_only(pictures), None, array.ndim, pictures.shape[-1], last)
     if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] not in (1, 3)):
@@ -115,6 +120,7 @@ def feeding(backend: Backend, images: Any, preprocess: Preprocess = None) -> Fee
             f"images have shape {array.shape}; with preprocess= they are pictures, (N, H, W, 3) or "
             "(N, H, W). To pass what the model itself takes, leave preprocess out"
         )
+    last = getattr(backend, "input_layout", "channels_first") == "channels_last"
     pictures = array if array.ndim == 4 else array[..., None]
     recipe = _recipe(preprocess)
     channels = pictures.shape[-1]
@@ -140,6 +146,16 @@ def _in_unit_range(images: Any) -> FloatArray:
             "preprocessing and name that: preprocess='imagenet'"
         )
     return array
+
+
+def _refuse_whole_numbers(backend: Backend) -> None:
+    """Refuse a model for which shares of 1 would all become 0 or 1."""
+    dtype = np.dtype(getattr(backend, "input_dtype", np.float32))
+    if dtype.kind in "iu":
+        raise InvalidInputError(
+            f"the model takes whole numbers ({dtype}), and noise is added to pictures in [0, 1]; "
+            "say how these become inputs: preprocess='raw' for pixels from 0 to 255, or a function"
+        )
 
 
 def _recipe(preprocess: Preprocess) -> Preprocessing | Callable[[NDArray[Any]], Any]:

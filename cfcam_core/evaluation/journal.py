@@ -86,7 +86,8 @@ def open_journal(
         return
     wanted: dict[str, Any] = json.loads(dumps({"cfcam journal": FORMAT, **header}))
     try:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
     except OSError as error:
         raise _refused(path, error) from error
     with file:

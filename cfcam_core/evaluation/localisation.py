@@ -93,6 +93,59 @@ def pointing_game(heatmaps: ArrayLike | Explanation, masks: ArrayLike) -> NDArra
     return np.asarray((inside | (maps < peak)).all(axis=1) & (peak[:, 0] > 0))
 
 
+def rank_accuracy(heatmaps: ArrayLike | Explanation, masks: ArrayLike) -> NDArray[np.float64]:
+    """Return which share of each heatmap's hottest positions, as many as its mask has, is inside.
+
+    It asks only which positions are hotter than others: a heatmap may be squared, or its contrast
+    raised in any other way, and keeps its value, while the energy inside grows.
+
+    Parameters
+    ----------
+    heatmaps, masks : array_like of shape (N, H, W), or Explanation
+        As in `energy_in_mask`; negative values count as 0.
+
+    Returns
+    -------
+    ndarray of float64, shape (N,)
+        Between 0 and 1; NaN for a heatmap without a positive value and for an empty mask.
+
+    Raises
+    ------
+    InvalidInputError
+        Shapes differ, or values are not finite.
+
+    Notes
+    -----
+    With k the size of the mask, and t the k-th largest value:
+    ``(hotter_inside + (k - hotter) * equal_inside / equal) / k``, where hotter and equal count the
+    positions above t and at t. Equally hot positions share what is left between them: the value is
+    what breaking ties at random gives on average (ours; the paper does not say). So the level of
+    chance is the mask's share of the area, and a map that is positive at fewer than k positions is
+    credited with that of the rest.
+
+    References
+    ----------
+    L. Arras, A. Osman and W. Samek, "CLEVR-XAI: A benchmark dataset for the ground truth evaluation
+    of neural network explanations", Information Fusion 81 (2022), section 4.3: relevance rank
+    accuracy.
+
+    Examples
+    --------
+    >>> rank_accuracy([[[3, 1], [2, 0]]], [[[1, 1], [0, 0]]])
+    array([0.5])
+    """
+    maps, inside = _flat(heatmaps, masks)
+    heat = np.maximum(maps, 0)
+    size = inside.sum(axis=1)
+    known = (size > 0) & (heat.max(axis=1) > 0)
+    least = np.maximum(size - 1, 0)[:, None]
+    threshold = np.take_along_axis(-np.sort(-heat, axis=1), least, axis=1)
+    hotter, equal = heat > threshold, heat == threshold
+    share = (equal & inside).sum(axis=1) / equal.sum(axis=1)
+    found = (hotter & inside).sum(axis=1) + (size - hotter.sum(axis=1)) * share
+    return np.asarray(np.where(known, found, np.nan) / np.maximum(size, 1))
+
+
 def _flat(
     heatmaps: ArrayLike | Explanation, masks: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -140,6 +140,16 @@ def ranks(heatmaps: NDArray[Any]) -> NDArray[np.int32]:
     return found.reshape(heatmaps.shape)
 
 
+def hottest(heatmaps: NDArray[Any], share: float) -> NDArray[np.bool_]:
+    """Return where each map (N, *size) is among its hottest positions, by `ranks` and `count`.
+
+    A position without heat, 0 or less, never is: of a map that is positive on less than the share
+    only the positive positions are hot, or ties would fill the picture's upper rows.
+    """
+    positions = prod(heatmaps.shape[1:])
+    return np.asarray((ranks(heatmaps) < count(share, positions)) & (heatmaps > 0))
+
+
 def flat(heatmaps: NDArray[Any]) -> NDArray[np.bool_]:
     """Return for each map (N, *size) whether it is the same everywhere: it ranks nothing.
 
@@ -170,7 +180,8 @@ def keep_top(
     heatmaps : array_like of shape (N, *size)
     share : float
         Share of the positions, 0 to 1. The hottest ``floor(share * P + 1/2)`` of P positions are
-        kept; of equally hot ones those of smaller index.
+        kept; of equally hot ones those of smaller index. Those without heat, 0 or less, never are:
+        of a map that is positive at fewer positions, only these are kept.
     baseline : str, float or array_like
         What the others show: see `baseline_pictures`.
 
@@ -189,7 +200,7 @@ def keep_top(
     array([[[0., 6., 0.]]], dtype=float32)
     """
     arrays, maps = _fitting(pictures, heatmaps)
-    top = ranks(maps) < count(share, maps[0].size)
+    top = hottest(maps, share)
     return np.where(top[:, None], arrays, baseline_pictures(arrays, baseline))
 
 
@@ -210,7 +221,7 @@ def delete_top(
     array([[[5., 0., 7.]]], dtype=float32)
     """
     arrays, maps = _fitting(pictures, heatmaps)
-    top = ranks(maps) < count(share, maps[0].size)
+    top = hottest(maps, share)
     return np.where(top[:, None], baseline_pictures(arrays, baseline), arrays)
 
 

@@ -26,6 +26,7 @@ from cfcam_core.evaluation.published import GAIN_FILL, published_drop, published
 from cfcam_core.evaluation.road import road
 from cfcam_core.evaluation.sensitivity import RANK, map_correlation
 from cfcam_core.explanation import Explanation
+from cfcam_core.pictures import is_channels_last
 
 Better = Literal["higher", "lower"]
 NAN = float("nan")
@@ -113,7 +114,7 @@ def _deletion(case: Case) -> Reading:
 
 def _published_gain(case: Case) -> float:
     """Measure it for pictures in colour: the code's bare picture is one."""
-    last = getattr(case.backend, "input_layout", "channels_first") == "channels_last"
+    last = is_channels_last(case.backend, case.inputs)
     if case.inputs.shape[-1 if last else 1] != len(GAIN_FILL):
         return NAN
     return float(published_gain(case.backend, case.inputs, case.explanation)[0])

@@ -17,6 +17,7 @@ from cfcam_core.capture import number_array, read_only, real_array
 from cfcam_core.errors import InvalidInputError
 from cfcam_core.evaluation.localisation import energy_in_mask, pointing_game
 from cfcam_core.explanation import Explanation
+from cfcam_core.shuffling import checked_seed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +122,7 @@ def draw_mosaics(
         )
     drawn = np.empty((count, cells), np.intp)
     for n, row in enumerate(drawn):
-        rng = np.random.default_rng((seed, n))
+        rng = np.random.default_rng((checked_seed(seed), n))
         chosen = rng.choice(len(members), cells, replace=False)
         row[:] = [rng.choice(members[one]) for one in chosen]
     return drawn

@@ -180,7 +180,9 @@ def robustness_on_files(
         "preprocess": samples.preprocess,
         "size": size,
         "seed": seed,
-        "images": {each.name: each.content for each in samples.items},
+        "images": {  # the place decides the noise
+            each.name: {"place": n, "content": each.content} for n, each in enumerate(samples.items)
+        },
     }
 
     def work(index: int) -> dict[str, Any]:

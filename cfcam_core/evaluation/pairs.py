@@ -113,9 +113,12 @@ def intervals(
 ) -> RobustnessIntervals:
     """Return bootstrap intervals: pictures are drawn with replacement, each with all its pairs.
 
-    All methods get the same draws.
+    All methods get the same draws. Without a picture nothing has a value.
     """
     sums = _sums(method, pairs)
+    if not len(sums[0]):
+        none = Interval(np.nan, np.nan, level, 1.0)
+        return RobustnessIntervals(method, none, none, none)
     times = resampled(len(sums[0]), draws, seed)
     numbers = _numbers(*(times @ each for each in sums))
     return RobustnessIntervals(method, *(percentile_interval(each, level) for each in numbers))

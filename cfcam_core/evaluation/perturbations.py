@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter
 
 from cfcam_core.capture import FloatArray
 from cfcam_core.errors import InvalidInputError
+from cfcam_core.shuffling import checked_seed
 
 Floats = NDArray[np.float64]
 Gradient = Callable[[Floats], Floats]
@@ -160,12 +161,13 @@ def checked_severities(
     severities: Iterable[int], perturbations: Iterable[Perturbation]
 ) -> tuple[int, ...]:
     """Return the severities, or raise `InvalidInputError` where a perturbation lacks one."""
-    wanted = tuple(severities)
+    wanted = tuple(severities) if isinstance(severities, Iterable) else (severities,)
     least = min((len(each.levels) for each in perturbations), default=0)
-    if not wanted or any(
-        not isinstance(s, int | np.integer) or not 1 <= s <= least for s in wanted
-    ):
-        raise InvalidInputError(f"severities {wanted}; wanted whole numbers from 1 to {least}")
+    fits = all(isinstance(s, int | np.integer) and 1 <= s <= least for s in wanted)
+    if not wanted or not fits or len(set(wanted)) < len(wanted):
+        raise InvalidInputError(
+            f"severities {wanted}; wanted whole numbers from 1 to {least}, none twice"
+        )
     return tuple(map(int, wanted))
 
 
@@ -217,7 +219,7 @@ def perturb(
         raise InvalidInputError(
             f"the picture has values from {clean.min():.4g} to {clean.max():.4g}; wanted 0 to 1"
         )
-    rng = np.random.default_rng((seed, index, crc32(kind.name.encode()), severity))
+    rng = np.random.default_rng((checked_seed(seed), index, crc32(kind.name.encode()), severity))
     level = kind.levels[severity - 1]
     if kind.asks_model:
         if gradient is None:

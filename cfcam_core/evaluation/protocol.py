@@ -39,6 +39,7 @@ from cfcam_core.methods import find_method
 from cfcam_core.pictures import BATCH
 from cfcam_core.registry import open_model
 from cfcam_core.settings import Settings
+from cfcam_core.shuffling import checked_seed
 
 Methods = Sequence[str] | Mapping[str, tuple[str, Settings | None]]
 """Names of methods, or for each name of your choice a method and its settings."""
@@ -114,7 +115,7 @@ def plan_robustness(
         checked_p(p),
         segments if isinstance(segments, str) else np.asarray(segments),
         grid,
-        seed,
+        checked_seed(seed),
     )
 
 

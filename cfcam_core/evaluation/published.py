@@ -24,6 +24,7 @@ from cfcam_core.evaluation.masking import Baseline, baseline_pictures, strengths
 from cfcam_core.explainer import explain_arrays
 from cfcam_core.explanation import Explanation
 from cfcam_core.settings import Settings
+from cfcam_core.shuffling import checked_seed
 
 DROP_THRESHOLD = 0.5
 """Heat above which `published_drop` keeps a position (ad.py)."""
@@ -215,7 +216,7 @@ def published_noise_stability(
         )
     axes = tuple(range(1, G.ndim))
     spread = level * G.std(axis=axes, keepdims=True, dtype=np.float64)
-    noise = np.random.default_rng(seed).normal(size=G.shape[1:])
+    noise = np.random.default_rng(checked_seed(seed)).normal(size=G.shape[1:])
 
     def heatmaps(gradients: NDArray[Any]) -> FloatArray:
         found = explain_arrays(

@@ -5,7 +5,7 @@ What a fixed colour leaves behind, the outline of what was removed, can itself b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import product
 from math import prod
@@ -21,6 +21,7 @@ from cfcam_core.errors import InvalidInputError
 from cfcam_core.evaluation.asked import Asked, Progress
 from cfcam_core.evaluation.masking import count, flat, ranks
 from cfcam_core.explanation import Explanation
+from cfcam_core.shuffling import checked_seed
 
 PERCENTAGES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
 """Percentages of the positions that are removed (pytorch-grad-cam's ROADCombined)."""
@@ -85,7 +86,9 @@ def road(
     Y. Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods",
     ICML 2022, sections 3 and 4; J. Gildenblat's pytorch-grad-cam, metrics/road.py.
     """
-    shares = [_share(percentage) for percentage in percentages]
+    chosen = checked_seed(seed)
+    given = percentages if isinstance(percentages, Iterable) else (percentages,)
+    shares = [_share(percentage) for percentage in given]
     if not shares:
         raise InvalidInputError("percentages are empty; pass one or more between 0 and 100")
     if not 0 <= noise < float("inf"):
@@ -103,7 +106,7 @@ def road(
             gone = order[n] < removed if hottest else order[n] >= positions - removed
             made[...] = filled_in(pictures[n], gone)
             if noise:
-                rng = np.random.default_rng((seed, version))
+                rng = np.random.default_rng((chosen, version))
                 made[:, gone] += rng.normal(0, noise, made.shape).astype(np.float32)[:, gone]
         return out
 

@@ -100,8 +100,10 @@ def class_sensitivity(
     """
     if of not in {"heatmaps", "maps"}:
         raise InvalidInputError(f"of={of!r} is unknown; allowed are 'heatmaps' and 'maps'")
-    if rank < 2:
-        raise InvalidInputError(f"rank={rank}; 2 is the runner-up, 1 the best class itself")
+    if not isinstance(rank, int | np.integer) or rank < 2:
+        raise InvalidInputError(
+            f"rank={rank!r}; wanted a whole number: 2 is the runner-up, 1 the best class itself"
+        )
     opened = open_model(model)
     scores = opened.scores(inputs)
     if scores.shape[1] < 2:

@@ -23,6 +23,8 @@ def watched(kind: Any) -> Any:
 class FlaxBackend(Backend):
     """An `nnx.Module` that takes an array (N, *s, C) and returns logits (N, K)."""
 
+    input_layout = "channels_last"
+
     def __init__(self, model: nnx.Module, *, example: Any = None) -> None:
         self.model, self.found = model, []
         self.modules = {".".join(map(str, path)): one for path, one in nnx.iter_modules(model)}

@@ -125,6 +125,16 @@ def test_a_folder_of_another_run_is_refused(cfcam, model, photos):
     assert "p was 0.9, is 0.5" in done.stderr
 
 
+def test_a_run_goes_on_with_the_pictures_in_the_same_order_alone(model, photos, tmp_path):
+    """The place of a picture decides its noise, and what the record says it is."""
+    backend = open_model(model())
+    few = {"methods": ["grad-cam"], "perturbations": ["gaussian"], "journal": tmp_path / "j"}
+    files = sorted(photos.iterdir())
+    robustness_on_files(backend, files, **few)
+    with pytest.raises(ValueError, match=r"images 1\.png place was 1, is 2"):
+        robustness_on_files(backend, [files[0], files[2], files[1]], **few)
+
+
 def test_a_broken_picture_fails_alone_and_leaves_the_noise_of_the_others(
     cfcam, model, photos, tmp_path
 ):

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance_nets import LAYERS, Array, Net
+from conformance_nets import LAYERS, Array, Framework, Net
 
 import cfcam_core as cfcam
 from cfcam_core import InvalidInputError, LayerNotFoundError
 from cfcam_core.backend import SeveralLayers
+from cfcam_core.evaluation import deletion
+from cfcam_core.methods import METHODS
 
 TOLERANCE = 1e-5
 """Largest error, of the largest value: what float32 leaves of a net of this depth, tenfold."""
@@ -315,6 +317,44 @@ def test_explain_several_layers(model, backend, x):
     alone = [cfcam.explain(backend, x, layer=n, method="hires-cam") for n in ("last", "stem")]
     close(fused.maps, cfcam.fusion.fuse(alone).maps)
     assert fused.layer == "last + stem"
+
+
+class Turned(cfcam.Backend):
+    """A backend, its inputs turned: channels come first, whatever the framework takes."""
+
+    input_layout = "channels_first"
+
+    def __init__(self, backend: cfcam.Backend, made: Framework) -> None:
+        self.own, self.turned = backend, made.turned
+
+    def layers(self) -> Any:
+        return self.own.layers()
+
+    def scores(self, inputs: Any) -> Any:
+        return self.own.scores(self.turned(inputs))
+
+    def scores_from(self, activations: Any, inputs: Any, *, layer: Any = None) -> Any:
+        return self.own.scores_from(activations, self.turned(inputs), layer=layer)
+
+    def capture(self, inputs: Any, *, layer: Any = None, target: Any = None) -> cfcam.Capture:
+        return self.own.capture(self.turned(inputs), layer=layer, target=target)
+
+
+@pytest.mark.filterwarnings("ignore::cfcam_core.BlankMapWarning")
+@pytest.mark.parametrize("method", [n for n, m in METHODS.items() if m.asks_model])
+def test_explain_by_methods_that_ask(made, backend, net, x, method):
+    """They know where the channels are: masks and noise lie on the same pixels in any layout."""
+    found = cfcam.explain(backend, x, method=method)
+    wanted = cfcam.explain(Turned(backend, made), net.x, method=method)
+    close(found.weights, wanted.weights, 1e-3)
+    close(found.maps, wanted.maps, 1e-3)
+
+
+def test_measures_that_ask(made, backend, net, x):
+    maps = net("heatmaps/last")
+    found = deletion(backend, x, maps, steps=5)
+    wanted = deletion(Turned(backend, made), net.x, maps, steps=5)
+    np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-5)
 
 
 def test_threads(model, backend, x):

@@ -293,7 +293,7 @@ def test_a_stopped_run_goes_on_where_it_was(toy, tmp_path):
         ({"seed": 1}, "seed was 0, is 1"),
         ({"metrics": QUICK[:3]}, "metrics was"),
         ({"methods": METHODS[:2]}, "methods score-cam was"),
-        ({"settings": Settings(noise="keep")}, 'settings noise was "drop", is "keep"'),
+        ({"settings": Settings(eps_percentile=33)}, "settings eps_percentile was"),
         ({"target": 1}, "images 0 target was null, is 1"),
         ({"masks": 1 - MASKS}, "images 0 mask was"),
         ({"identity": {"model": "abc"}}, 'model was "Toy", is "abc"'),

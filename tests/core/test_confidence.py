@@ -64,6 +64,12 @@ def test_keep_minus_delete_by_hand():
     )
 
 
+def test_keep_minus_delete_leaves_cold_positions_alone():
+    heat = [[[0, 0], [0, 2]]]  # kept: -1 alone; deleted: the other three, not 4 by its index
+    found = keep_minus_delete(TOY, ONES, heat, share=0.5, baseline=0)
+    np.testing.assert_allclose(found, sigmoid(-1) - sigmoid(7), rtol=1e-6)
+
+
 def test_keep_minus_delete_is_a_point_of_both_curves():
     rng = np.random.default_rng(0)
     toy = MatrixToy(rng.normal(size=(3, 2, 6, 5)))

@@ -128,3 +128,20 @@ def test_whole_numbers_are_rounded_to():
 def test_refused(images, preprocess, message):
     with pytest.raises(cfcam.InvalidInputError, match=message):
         feeding(Linear(THREE), images, preprocess)
+
+
+def test_whole_numbers_need_a_preprocessing():
+    """Shares of 1 would all be rounded to 0 or 1."""
+    model = Linear(THREE, input_dtype=np.uint8)
+    with pytest.raises(cfcam.InvalidInputError, match=r"whole numbers \(uint8\).*'raw'"):
+        feeding(model, COLOUR.transpose(0, 3, 1, 2))
+
+
+def test_a_layout_that_is_known_once_the_model_has_run():
+    class Late(Linear):
+        def scores(self, inputs):
+            self.input_layout = "channels_last"
+            return super().scores(inputs)
+
+    x = COLOUR / np.float32(255)
+    np.testing.assert_array_equal(feeding(Late(THREE), x).pictures, x)

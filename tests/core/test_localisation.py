@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import cfcam_core as cfcam
-from cfcam_core.evaluation import energy_in_mask, pointing_game
+from cfcam_core.evaluation import energy_in_mask, pointing_game, rank_accuracy
 
 CORNER = np.array([[1, 0], [0, 0]])
 
@@ -49,6 +49,44 @@ def test_two_highest_points_inside_are_a_hit():
     assert pointing_game([[[3, 3], [0, 0]]], [[[1, 1], [0, 0]]]).all()
 
 
+@pytest.mark.parametrize(
+    ("heatmap", "share"),
+    [
+        ([[4, 3], [2, 1]], 0.5),  # 4 is inside, 3 is not, 2 is third
+        ([[3, 1], [2, 0]], 1.0),
+        ([[0, 3], [0, 2]], 0.0),
+        ([[1, 1], [1, 1]], 0.5),  # chance
+        ([[5, 1], [1, 1]], (1 + 1 / 3) / 2),  # one of three equal ones, of which one is inside
+        ([[5, 0], [-1, -9]], (1 + 1 / 3) / 2),  # what is negative is as cold as 0
+        ([[0, 5], [0, 0]], (0 + 2 / 3) / 2),
+    ],
+)
+def test_rank_accuracy_by_hand(heatmap, share):
+    assert rank_accuracy([heatmap], [[[1, 0], [1, 0]]]) == pytest.approx([share])
+
+
+def test_rank_accuracy_is_the_mean_over_ties_broken_at_random():
+    rng = np.random.default_rng(3)
+    heat = rng.integers(0, 4, (1, 5, 6)) - 1
+    mask = rng.random((1, 5, 6)) < 0.4
+    level, inside, k = np.maximum(heat, 0).ravel(), mask.ravel(), mask.sum()
+    draws = [inside[np.lexsort((rng.random(30), -level))[:k]].mean() for _ in range(4000)]
+    assert rank_accuracy(heat, mask)[0] == pytest.approx(np.mean(draws), abs=0.01)
+
+
+def test_contrast_moves_the_energy_and_not_the_rank_accuracy():
+    heat = np.random.default_rng(4).random((3, 6, 6))
+    masks = heat + np.random.default_rng(5).random((3, 6, 6)) > 1
+    np.testing.assert_array_equal(rank_accuracy(heat, masks), rank_accuracy(heat**3, masks))
+    assert (energy_in_mask(heat**3, masks) > energy_in_mask(heat, masks)).all()
+
+
+def test_rank_accuracy_has_no_value_without_heat_or_object():
+    heat = np.array([[[0, -1]], [[1, 0]], [[1, 0]]])
+    found = rank_accuracy(heat, [[[1, 0]], [[0, 0]], [[1, 0]]])
+    np.testing.assert_array_equal(found, [np.nan, np.nan, 1])
+
+
 def test_masks_may_be_bool_or_uint8_and_nothing_is_changed():
     heatmaps = np.random.default_rng(0).uniform(0.1, 1, (3, 4, 5)).astype(np.float32)
     masks = np.random.default_rng(1).integers(0, 2, (3, 4, 5), np.uint8)
@@ -61,7 +99,7 @@ def test_masks_may_be_bool_or_uint8_and_nothing_is_changed():
     np.testing.assert_array_equal(masks, before[1])
 
 
-@pytest.mark.parametrize("measure", [energy_in_mask, pointing_game])
+@pytest.mark.parametrize("measure", [energy_in_mask, pointing_game, rank_accuracy])
 @pytest.mark.parametrize(
     ("heatmaps", "masks", "message"),
     [
@@ -94,3 +132,4 @@ def test_an_explanation_is_measured_by_its_heatmaps():
 def test_help_names_the_measures():
     assert "`energy_in_mask`" in cfcam.evaluation.__doc__
     assert "`pointing_game`" in cfcam.evaluation.__doc__
+    assert "`rank_accuracy`" in cfcam.evaluation.__doc__

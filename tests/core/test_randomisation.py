@@ -204,7 +204,7 @@ def test_weights_of_one_size_get_different_orders():
         ({}, 0, None, "no weights in floating point"),
         ({"a": 4}, 0, 2, "allowed are 1 to 1"),
         ({"a": 4}, 0, 0, "allowed are 1 to 1"),
-        ({"a": 4}, -1, None, "wanted 0 or more"),
+        ({"a": 4}, -1, None, "wanted a whole number, 0 or more"),
     ],
 )
 def test_shuffles_that_cannot_be_are_refused(sizes, seed, last, message):

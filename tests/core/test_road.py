@@ -152,6 +152,8 @@ def test_at_least_one_position_stays():
     ("how", "message"),
     [
         ({"percentages": [0]}, "percentage 0 is out of range"),
+        ({"percentages": 0}, "percentage 0 is out of range"),
+        ({"seed": -1}, "seed=-1; wanted a whole number"),
         ({"percentages": [100]}, "both excluded"),
         ({"percentages": []}, "empty"),
         ({"percentages": ["a"]}, "percentage 'a'"),

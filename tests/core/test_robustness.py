@@ -179,6 +179,9 @@ def test_a_picture_of_one_segment_is_dropped_and_counted():
     assert (len(nothing.pairs), nothing.dropped) == (0, (0,))
     assert np.isnan(nothing.scores[0].robustness)
     assert "1 dropped" in str(nothing)
+    (interval,) = nothing.bootstrap()
+    assert np.isnan([interval.robustness.low, interval.robustness.high]).all()
+    assert interval.robustness.undefined == 1
 
 
 def test_a_score_that_is_not_finite_is_an_error():
@@ -392,6 +395,10 @@ def test_photographs_by_quickshift():
         ({"perturbations": ("fog",)}, "no perturbation 'fog'"),
         ({"severities": (0,)}, "whole numbers from 1 to 5"),
         ({"severities": ()}, "severities"),
+        ({"severities": 7}, "whole numbers from 1 to 5"),
+        ({"severities": (1, 1)}, "none twice"),
+        ({"seed": -1}, "seed=-1; wanted a whole number, 0 or more"),
+        ({"seed": 1.5}, r"seed=1\.5; wanted a whole number, 0 or more"),
         ({"p": 1.5}, "p=1.5"),
         ({"similarity": "iou"}, "no similarity 'iou'"),
         ({"segments": "slic"}, "allowed are 'grid', 'quickshift'"),

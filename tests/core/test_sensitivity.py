@@ -53,6 +53,11 @@ def toy():
     return Toy(EYE, gradients, [3, 2, 1, 0])
 
 
+def test_a_rank_is_a_whole_number():
+    with pytest.raises(cfcam.InvalidInputError, match=r"rank=2\.5; wanted a whole number"):
+        class_sensitivity(toy(), np.zeros((2, 1, 2, 2)), rank=2.5)
+
+
 @pytest.mark.parametrize(("other", "correlation"), [(1, -1), (2, 1), (3, np.nan), (0, np.nan)])
 def test_opposite_equal_and_blank_maps_by_hand(other, correlation):
     if other == 3:

@@ -18,6 +18,8 @@ class MatrixToy(cfcam.Backend):
     `batches` lists how many pictures it was asked about at a time.
     """
 
+    input_layout = "channels_first"
+
     def __init__(self, weights: Any, bias: float = 0.0) -> None:
         self.weights = np.asarray(weights, np.float32)  # (K, C, *size)
         self.bias = bias

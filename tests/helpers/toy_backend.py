@@ -44,7 +44,9 @@ class Toy(cfcam.Backend):
         A, scores = self.activations(inputs), self.scores(inputs)
         targets, cotangents = resolve_targets(target, scores)
         G = np.zeros_like(A) + (cotangents @ self.heads).reshape(*A.shape[:2], *[1] * (A.ndim - 2))
-        return cfcam.Capture(A, G, scores, targets, layer=layer or "maps", input_size=A.shape[2:])
+        sizes = np.shape(inputs)
+        size = sizes[1:-1] if self.input_layout == "channels_last" else sizes[2:]
+        return cfcam.Capture(A, G, scores, targets, layer=layer or "maps", input_size=size)
 
     def scores(self, inputs: Any) -> Array:
         return self.scores_from(self.activations(inputs), inputs)

@@ -12,6 +12,7 @@ from torch import nn
 from torch_nets import Apply, agree, batch, by_halves, chain, convolution, mean, of_halves
 
 from cfcam_core import CfcamError, LayerNotFoundError, explain
+from cfcam_core.evaluation import plan_robustness, robustness_of_image
 
 
 def test_channels_last_at_the_door() -> None:
@@ -26,10 +27,30 @@ def test_channels_last_at_the_door() -> None:
         assert capture.input_size == (12, 17)
         agree(backend.capture(given, layer="input"), of_halves(nn.Identity(), net, x))
     assert backend.input_layout == "channels_last"
+    assert backend.input_shape == (None, None, None, 3)
     activations = backend.capture(last, layer="input").activations
     np.testing.assert_allclose(
         backend.scores_from(activations, last, layer="input"), backend.scores(last), rtol=1e-5
     )
+
+
+def test_noise_on_a_model_that_was_never_run() -> None:
+    """Where its channels are is known by a run: segments and noise are made after that."""
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Tanh(), Apply(mean), nn.Linear(6, 5))
+    model = nn.Sequential(Apply(lambda x: x.permute(0, 3, 1, 2)), net).eval()
+    x = np.random.default_rng(0).random((1, 12, 17, 3), np.float32)
+    plan = plan_robustness(methods=["grad-cam"], perturbations=["speckle"], severities=[5])
+    fresh, known = cfcam_torch.open_model(model), cfcam_torch.open_model(model, example=x)
+    assert robustness_of_image(fresh, x[0], plan) == robustness_of_image(known, x[0], plan)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_short_floats_for_methods_that_ask(dtype: torch.dtype) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), Apply(mean), nn.Linear(6, 5))
+    x = torch.rand(2, 3, 12, 17, dtype=dtype, requires_grad=True)
+    found = explain(net, x, layer="1", method="score-cam")
+    wanted = explain(net, x.detach().float().numpy(), layer="1", method="score-cam")
+    np.testing.assert_array_equal(found.maps, wanted.maps)
 
 
 @pytest.mark.parametrize("samples", [1, 2])

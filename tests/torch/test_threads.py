@@ -81,6 +81,7 @@ def test_the_first_call_in_all_threads() -> None:
             same(found, wanted)
 
 
+@pytest.mark.filterwarnings("ignore::cfcam_core.BlankMapWarning")
 def test_one_model_opened_in_every_thread() -> None:
     """Two backends of one model share its modules, its flags among them."""
     model, x = chain(2, nn.ReLU, nn.Dropout(0.9)).train(), batch()
