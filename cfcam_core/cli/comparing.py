@@ -30,8 +30,8 @@ from cfcam_core.evaluation.robustness_page import described
 from cfcam_core.files import make_folder
 from cfcam_core.images import ModelInput, default_preprocessing, prepare
 
-JOURNAL = "journal.jsonl"
-"""The file that remembers what is finished."""
+JOURNAL, NOISE_JOURNAL = "journal.jsonl", "robustness.jsonl"
+"""The file that remembers what is finished, and that of robustness beside a comparison."""
 
 ACROSS = 4
 """Metrics side by side on a terminal; more take another table."""
@@ -58,8 +58,10 @@ class Job:
     restart: bool
 
 
-def run_compare(job: Job, metrics: Sequence[str] | None, masks: Path | None) -> Mapping[str, str]:
-    """Compare, write four files and print the table; return what failed and why.
+def run_compare(
+    job: Job, metrics: Sequence[str] | None, masks: Path | None, *, robustness: bool
+) -> Mapping[str, str]:
+    """Compare, write the files and print the table; return what failed and why.
 
     Raises
     ------
@@ -72,11 +74,18 @@ def run_compare(job: Job, metrics: Sequence[str] | None, masks: Path | None) -> 
         found = compare_all(metrics=chosen, masks=masks, target=target, **given)
     found.to_csv(job.out / "comparison.csv")
     found.to_json(job.out / "comparison.json")
-    found.to_html(job.out / "index.html", labels=job.labels)
     _show(found)
     for line in (*few_images(found), *headline(found)):
         say(line)
-    return _finished(job, "comparison", {**found.failures, **missing}, len(found.images))
+    failures = {**found.failures, **missing}
+    run = None
+    if robustness:
+        with _running(job, "measuring robustness", None, NOISE_JOURNAL) as (given, _):
+            run = robustness_on_files(**given)
+        _written(job, run)
+        failures |= run.failures
+    found.to_html(job.out / "index.html", labels=job.labels, robustness=run)
+    return _finished(job, "comparison", failures, len(found.images))
 
 
 def run_robustness(
@@ -102,19 +111,24 @@ def run_robustness(
             segments=segments,
             **given,
         )
+    _written(job, run)
+    run.to_html(job.out / "index.html")
+    return _finished(job, "robustness", {**run.failures, **missing}, run.found.images)
+
+
+def _written(job: Job, run: NoiseRun) -> None:
+    """Write the numbers of a run with noise, and print its table."""
     run.to_csv(job.out / "robustness.csv")
     run.to_json(job.out / "robustness.json")
-    run.to_html(job.out / "index.html")
     say(described(run))
     _show_scores(run)
     if run.undefined:
         say(f"note: {run.undefined}")
-    return _finished(job, "robustness", {**run.failures, **missing}, run.found.images)
 
 
 @contextmanager
 def _running(
-    job: Job, word: str, target: int | None
+    job: Job, word: str, target: int | None, journal: str = JOURNAL
 ) -> Iterator[tuple[dict[str, Any], Mapping[str, str]]]:
     """Yield the arguments that both runs share, and the paths that lead nowhere.
 
@@ -129,7 +143,7 @@ def _running(
         raise InvalidInputError("; ".join(f"{path}: {why}" for path, why in missing.items()))
     make_folder(job.out)
     methods = all_methods() if "all" in (job.methods or ()) else job.methods
-    say(f"journal: {job.out / JOURNAL}; a run that was stopped goes on where it was")
+    say(f"journal: {job.out / journal}; a run that was stopped goes on where it was")
     with progress(len(images), word) as advance:
         given: dict[str, Any] = {
             "model": job.backend,
@@ -139,7 +153,7 @@ def _running(
             "layer": layers[0],
             "size": job.size,
             "seed": job.seed,
-            "journal": job.out / JOURNAL,
+            "journal": job.out / journal,
             "overwrite": job.restart,
             "identity": {"model": digest_of(job.model), "options": dict(job.options)},
             "progress": _timed(advance),

@@ -65,6 +65,14 @@ def compare(
             "object is where a mask is not black."
         ),
     ] = None,
+    with_robustness: Annotated[
+        bool,
+        typer.Option(
+            "--robustness",
+            help="Measure robustness to noise as well, as `cfcam robustness` does, for the same "
+            "page.",
+        ),
+    ] = False,
     target: TargetOption = None,
     labels: LabelsOption = None,
     preprocess: PreprocessOption = None,
@@ -97,7 +105,7 @@ def compare(
             seed=seed,
             restart=restart,
         )
-        failures = run_compare(job, metric, masks)
+        failures = run_compare(job, metric, masks, robustness=with_robustness)
     if failures:
         raise typer.Exit(1)
 

@@ -20,6 +20,7 @@ from cfcam_core.evaluation.bootstrap import Interval, bootstrap
 from cfcam_core.evaluation.comparison_files import as_csv, as_json, from_json, written
 from cfcam_core.evaluation.journal import dumps
 from cfcam_core.evaluation.metrics import METRICS, Better
+from cfcam_core.evaluation.noise_run import NoiseRun
 from cfcam_core.evaluation.statistics import ALPHA, MethodRanks, compare_ranks
 from cfcam_core.evaluation.thumbnails import small_picture, unpacked
 
@@ -188,14 +189,21 @@ class Comparison:
         path: str | PathLike[str] | None = None,
         *,
         labels: Mapping[int, str] | None = None,
+        robustness: NoiseRun | None = None,
     ) -> str:
         """Return a page that needs no other file, and write it to one if it is named.
 
-        `labels` are names of classes, by index.
+        Parameters
+        ----------
+        path : path, optional
+        labels : mapping, optional
+            Names of classes, by index.
+        robustness : NoiseRun, optional
+            What `robustness_on_files` found with the same methods, to be shown on the same page.
         """
         from cfcam_core.evaluation.comparison_page import comparison_page
 
-        return written(comparison_page(self, labels or {}), path)
+        return written(comparison_page(self, labels or {}, robustness), path)
 
     def _repr_html_(self) -> str:
         from cfcam_core.evaluation.comparison_page import means_table

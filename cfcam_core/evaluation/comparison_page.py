@@ -11,6 +11,7 @@ from cfcam_core import png, report
 from cfcam_core.evaluation import plots
 from cfcam_core.evaluation.comparison import Comparison
 from cfcam_core.evaluation.metrics import METRICS
+from cfcam_core.evaluation.noise_run import NoiseRun
 from cfcam_core.evaluation.statistics import FriedmanTest, MethodRanks
 from cfcam_core.evaluation.thumbnails import SIDE, laid_over
 
@@ -22,8 +23,15 @@ BLIND = 0.99
 """Mean correlation of the maps of two classes from which a method is called class-blind (ours)."""
 
 
-def comparison_page(found: Comparison, labels: Mapping[int, str]) -> str:
-    """Return the whole page."""
+def comparison_page(
+    found: Comparison, labels: Mapping[int, str], robustness: NoiseRun | None = None
+) -> str:
+    """Return the whole page, with the robustness of the same methods if that was measured."""
+    from cfcam_core.evaluation.robustness_page import robustness_parts
+
+    noise: Iterable[str] = ()
+    if robustness is not None:
+        noise = (report.heading("Robustness to noise"), *robustness_parts(robustness))
     return report.page(
         f"cfcam compare: {_count(len(found.methods), 'method')} on "
         f"{_count(len(found.images), 'image')}",
@@ -41,6 +49,7 @@ def comparison_page(found: Comparison, labels: Mapping[int, str]) -> str:
         *_tests(found),
         report.heading("What the numbers say"),
         _meanings(found),
+        *noise,
         *_failures(found),
     )
 

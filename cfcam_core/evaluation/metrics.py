@@ -21,7 +21,7 @@ from cfcam_core.errors import InvalidInputError
 from cfcam_core.evaluation.complexity import complexity, sparseness
 from cfcam_core.evaluation.confidence import Confidence, keep_minus_delete, masked_confidence
 from cfcam_core.evaluation.curves import Curve, deletion, insertion
-from cfcam_core.evaluation.localisation import energy_in_mask, pointing_game
+from cfcam_core.evaluation.localisation import energy_in_mask, pointing_game, rank_accuracy
 from cfcam_core.evaluation.published import GAIN_FILL, published_drop, published_gain
 from cfcam_core.evaluation.road import road
 from cfcam_core.evaluation.sensitivity import RANK, map_correlation
@@ -88,6 +88,10 @@ def _pointing(case: Case) -> float:
     return NAN if case.mask is None else float(pointing_game(case.explanation, case.mask[None])[0])
 
 
+def _rank_accuracy(case: Case) -> float:
+    return NAN if case.mask is None else float(rank_accuracy(case.explanation, case.mask[None])[0])
+
+
 def _sensitivity(case: Case) -> float:
     """Compare with the class that `class_sensitivity` takes, or with the best if that is it."""
     explained = int(case.explanation.targets[0])
@@ -130,6 +134,14 @@ _TABLE = {
         "higher",
         "Share of the map's energy on the object. Chance: the object's share of the picture.",
         "Score-CAM, CVPR Workshops 2020",
+        needs_mask=True,
+    ),
+    "rank-accuracy": Metric(
+        _rank_accuracy,
+        "higher",
+        "Share of the object that is covered by as many of the hottest positions as it has: the "
+        "order counts, contrast does not. Chance: the object's share of the picture.",
+        "Arras et al. 2022",
         needs_mask=True,
     ),
     "pointing-game": Metric(

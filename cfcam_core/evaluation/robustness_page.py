@@ -30,19 +30,25 @@ def robustness_page(run: NoiseRun) -> str:
     return report.page(
         f"cfcam robustness: {methods} methods on {found.images} images",
         WIDE,
-        report.paragraph(described(run)),
-        *([report.paragraph(run.undefined)] if run.undefined else []),
-        report.heading("Consistency, responsiveness, robustness"),
-        _scores(run),
-        _plots(run),
-        report.heading("By severity and kind"),
-        row(_by_severity(run)),
-        _by_kind(run),
-        *_tests(run),
-        report.heading("What the numbers say"),
-        report.paragraph(MEANING),
+        *robustness_parts(run),
         *_failures(run),
     )
+
+
+def robustness_parts(run: NoiseRun) -> Iterator[str]:
+    """Yield what the page holds, for the page of a comparison, too."""
+    yield report.paragraph(described(run))
+    if run.undefined:
+        yield report.paragraph(run.undefined)
+    yield report.heading("Consistency, responsiveness, robustness")
+    yield _scores(run)
+    yield _plots(run)
+    yield report.heading("Robustness by severity and kind")
+    yield row(_by_severity(run))
+    yield _by_kind(run)
+    yield from _tests(run)
+    yield report.heading("What robustness says")
+    yield report.paragraph(MEANING)
 
 
 def described(run: NoiseRun) -> str:

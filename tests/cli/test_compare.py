@@ -225,3 +225,21 @@ def test_help_names_what_there_is(cfcam):
     for word in ("--masks", "cf-cam:paper", "score-cam", "keep-minus-delete", "--restart"):
         assert word in text
     assert os.fspath("compare") in cfcam("--help").stdout
+
+
+def test_robustness_stands_on_the_same_page(cfcam, scenes):
+    wanted = ("--model", MODEL, "--method", "cf-cam", "--method", "grad-cam", "--seed", 2)
+    done = cfcam("compare", "scenes", *wanted, "--robustness", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    page = (scenes / "out" / "index.html").read_text()
+    assert "Maps side by side" in page
+    assert "Consistency, responsiveness, robustness" in page
+    assert "p = 0.9" in page
+    assert "p = 0.9" in done.stderr
+    assert cfcam("robustness", "scenes", *wanted, "--out", "alone").returncode == 0
+    for name in ("robustness.csv", "robustness.json"):
+        assert (scenes / "out" / name).read_bytes() == (scenes / "alone" / name).read_bytes()
+    page = (scenes / "out" / "index.html").read_bytes()
+    again = cfcam("compare", "scenes", *wanted, "--robustness", "--out", "out")
+    assert again.returncode == 0, again.stderr
+    assert (scenes / "out" / "index.html").read_bytes() == page

@@ -50,6 +50,7 @@ def test_each_is_its_own_function():
     model, e = case.backend, case.explanation
     twins = {
         "energy-in-mask": evaluation.energy_in_mask(e, mask[None]),
+        "rank-accuracy": evaluation.rank_accuracy(e, mask[None]),
         "pointing-game": evaluation.pointing_game(e, mask[None]),
         "class-sensitivity": evaluation.class_sensitivity(
             model, PICTURE, method="hires-cam"
