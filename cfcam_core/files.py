@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -42,6 +43,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def written(text: str, path: str | PathLike[str] | None) -> str:
+    """Return a text, and write it to a file if one is named."""
+    if path is not None:
+        with replacing(Path(path)) as file:
+            file.write(text.encode())
+    return text
 
 
 def make_folder(path: Path) -> None:

@@ -43,6 +43,9 @@ STYLE = (
     "td.number{text-align:right;font-variant-numeric:tabular-nums}"
 )
 
+WIDE = "<style>body{max-width:88rem}p{max-width:70rem}.row{margin-top:1rem}</style>"
+"""Room for many columns."""
+
 
 def heatmaps_html(explanation: Explanation) -> str:
     """Return a row of small heatmaps with class and status below each, for ``_repr_html_``.
@@ -94,10 +97,20 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
     Floats are shown with three decimals.
     """
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
+    return table_of(columns, (map(_cell, row) for row in rows))
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return the same of cells that are HTML already: ``<td>`` or ``<th>``."""
+    head = "".join(f"<th scope='col'>{escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(row) + "</tr>" for row in rows)
     rows_html = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     return f"<div style='overflow-x:auto'><table>{rows_html}</table></div>"
+
+
+def row(parts: Iterable[str]) -> str:
+    """Return drawings or the like side by side, as many as fit."""
+    return "<div class='row'>" + "".join(f"<div>{each}</div>" for each in parts) + "</div>"
 
 
 def heading(text: str) -> str:

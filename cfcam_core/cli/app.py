@@ -7,7 +7,7 @@ Exit codes: 0 all went well, 1 some images failed, 2 nothing could be done (usag
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -25,6 +25,7 @@ from cfcam_core.cli.options import (
     ProviderOption,
     SizeOption,
     TargetOption,
+    chosen,
     listed,
     one_line_errors,
     one_of,
@@ -40,11 +41,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # errors as plain lines, so that they stay whole in pipes and logs
     help="Where an image classifier looked: CF-CAM and other class activation maps.",
 )
-
-
-def _output(name: str | None) -> dict[str, str]:
-    """Return what a model is opened with: an output, if one is named."""
-    return {} if name is None else {"output": name}
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - Typer calls it by position
@@ -103,15 +99,14 @@ def explain(
     ] = Path("cfcam-out"),
 ) -> None:
     """Write a heatmap over each image (.cfcam.png) and everything behind it (.cfcam.npz)."""
-    named = {
-        "output": output,
-        "providers": provider,
-        "activations": activations,
-        "gradients": gradients,
-        "scores": scores,
-        "class_index": class_index,
-    }
-    options: dict[str, Any] = {name: value for name, value in named.items() if value}
+    options = chosen(
+        output=output,
+        providers=provider,
+        activations=activations,
+        gradients=gradients,
+        scores=scores,
+        class_index=class_index,
+    )
     with one_line_errors():
         check_images(images)
         if preset and method != "cf-cam":
@@ -145,7 +140,7 @@ def layers(
 ) -> None:
     """List the layers that can be explained, in the order of execution, the default marked."""
     with one_line_errors():
-        show(*listing.table(open_file(model, **_output(output))))
+        show(*listing.table(open_file(model, **chosen(output=output))))
 
 
 @app.command()
@@ -165,7 +160,7 @@ def export(
     """Write a model that any runtime explains with: logits, activations, gradients."""
     with one_line_errors():
         place = out or exporting.export_path(model)
-        opened = open_file(model, **_output(output))
+        opened = open_file(model, **chosen(output=output))
         for line in exporting.export(opened, place, layer=layer, with_map=with_map):
             put(line)
 

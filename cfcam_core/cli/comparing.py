@@ -17,16 +17,16 @@ from cfcam_core.cli.explaining import TRIAL, progress, say, tried
 from cfcam_core.cli.inputs import Labels, find_class, find_images
 from cfcam_core.cli.tables import show
 from cfcam_core.errors import InvalidInputError
-from cfcam_core.evaluation.choices import all_methods, all_metrics
+from cfcam_core.evaluation.choices import all_methods, all_metrics, columns_of, default_methods
 from cfcam_core.evaluation.compare import compare as compare_all
-from cfcam_core.evaluation.comparison import Comparison
-from cfcam_core.evaluation.comparison_page import few_images, headline
+from cfcam_core.evaluation.comparison import SIGNS, Comparison
+from cfcam_core.evaluation.headlines import headline
 from cfcam_core.evaluation.identity import digest_of
 from cfcam_core.evaluation.noise_run import NoiseRun, robustness_on_files
-from cfcam_core.evaluation.pairs import FEW
 from cfcam_core.evaluation.perturbations import NOISES
 from cfcam_core.evaluation.protocol import SEVERITIES
 from cfcam_core.evaluation.robustness_page import described
+from cfcam_core.evaluation.robustness_page import headline as noise_headline
 from cfcam_core.files import make_folder
 from cfcam_core.images import ModelInput, default_preprocessing, prepare
 
@@ -35,8 +35,6 @@ JOURNAL, NOISE_JOURNAL = "journal.jsonl", "robustness.jsonl"
 
 ACROSS = 4
 """Metrics side by side on a terminal; more take another table."""
-
-SIGNS = {"best": "*", "tied": "=", "": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +48,12 @@ class Job:
     out: Path
     methods: Sequence[str] | None
     layer: str | None
-    target: str | None
-    labels: Labels | None
     preprocess: str | None
     size: tuple[int, int] | None
     seed: int
     restart: bool
+    target: str | None = None
+    labels: Labels | None = None
 
 
 def run_compare(
@@ -75,7 +73,7 @@ def run_compare(
     found.to_csv(job.out / "comparison.csv")
     found.to_json(job.out / "comparison.json")
     _show(found)
-    for line in (*few_images(found), *headline(found)):
+    for line in headline(found):
         say(line)
     failures = {**found.failures, **missing}
     run = None
@@ -122,8 +120,8 @@ def _written(job: Job, run: NoiseRun) -> None:
     run.to_json(job.out / "robustness.json")
     say(described(run))
     _show_scores(run)
-    if run.undefined:
-        say(f"note: {run.undefined}")
+    for line in noise_headline(run):
+        say(line)
 
 
 @contextmanager
@@ -141,9 +139,11 @@ def _running(
     images, missing = find_images(job.images)
     if not images:
         raise InvalidInputError("; ".join(f"{path}: {why}" for path, why in missing.items()))
-    make_folder(job.out)
     methods = all_methods() if "all" in (job.methods or ()) else job.methods
-    say(f"journal: {job.out / journal}; a run that was stopped goes on where it was")
+    columns_of(methods or default_methods(), None)
+    make_folder(job.out)
+    usual = "" if job.preprocess else ", the usual; another with --preprocess"
+    say(f"preprocess {preprocess}{usual}")
     with progress(len(images), word) as advance:
         given: dict[str, Any] = {
             "model": job.backend,
@@ -178,7 +178,8 @@ def _timed(advance: Callable[[], None]) -> Callable[[int, int], None]:
             told = True
             left = total - done
             rest = f"; about {_duration(took * left)} for the {left} to come" if left else ""
-            say(f"{took:.1f} s an image{rest}")
+            on = "; if stopped, the same command goes on from there" if left else ""
+            say(f"{took:.1f} s an image{rest}{on}")
         advance()
 
     return step
@@ -198,7 +199,7 @@ def _show(found: Comparison) -> None:
             (
                 method,
                 *(
-                    _number(found.means[m, found.metrics.index(q)]) + SIGNS[marks[q][m]]
+                    (_number(found.means[m, found.metrics.index(q)]) + SIGNS[marks[q][m]]).strip()
                     for q in names
                 ),
             )
@@ -224,18 +225,13 @@ def _show_scores(run: NoiseRun) -> None:
             _number(s.consistency),
             _number(s.responsiveness),
             _number(s.robustness),
-            str(s.same),
-            str(s.changed),
             f"{s.degenerate:.0%}",
         )
         for s in scores
     ]
     known = [s.robustness if np.isfinite(s.robustness) else -1 for s in scores]
     best = {(m, 3) for m, value in enumerate(known) if value == max(known) >= 0}
-    heads = ("method", "consistency", "responsiveness", "robustness", "kept", "changed", "flat")
-    show(heads, rows, bold=best)
-    if any(s.few for s in scores):
-        say(f"note: fewer than {FEW} pairs of a kind; read these numbers with care")
+    show(("method", "consistency", "responsiveness", "robustness", "flat"), rows, bold=best)
 
 
 def _number(value: float) -> str:

@@ -19,7 +19,6 @@ from cfcam_core import png
 from cfcam_core.backend import SeveralLayers
 from cfcam_core.capture import FloatArray
 from cfcam_core.cli.inputs import (
-    MARK,
     Labels,
     Place,
     at_layers,
@@ -31,6 +30,7 @@ from cfcam_core.cli.inputs import (
 from cfcam_core.cli.tables import show
 from cfcam_core.errors import BlankMapWarning, InvalidInputError, LayerNotFoundError
 from cfcam_core.files import make_folder, replacing
+from cfcam_core.image_files import MARK
 from cfcam_core.images import ModelInput, default_preprocessing, prepare, read_image
 from cfcam_core.pictures import ends_in_sigmoid
 

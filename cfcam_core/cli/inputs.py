@@ -12,10 +12,7 @@ from typing import Any, TypeVar
 
 import cfcam_core as cfcam
 from cfcam_core.errors import BackendNotFoundError, InvalidInputError, LayerNotFoundError
-from cfcam_core.images import SUFFIXES
-
-MARK = ".cfcam"
-"""Stands between stem and suffix of every file that ``cfcam explain`` writes."""
+from cfcam_core.image_files import NO_IMAGES, image_files
 
 NO_LAYER = (
     "the model has no layer with a spatial grid that all paths run through; "
@@ -68,19 +65,14 @@ def find_images(given: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]:
     problems: dict[Path, str] = {}
     for path in given:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if _is_image(p))
+            inside = image_files(path)
             if not inside:
-                problems[path] = "the folder holds no image files; subfolders are not searched"
+                problems[path] = f"the folder {NO_IMAGES}"
         else:
             inside = [path]
         for image in inside:
             found.setdefault(image.resolve(), image)
     return list(found.values()), problems
-
-
-def _is_image(path: Path) -> bool:
-    own = path.stem.endswith(MARK)
-    return path.suffix.lower() in SUFFIXES and not own and path.is_file()
 
 
 def output_stems(images: Iterable[Path]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,6 +19,7 @@ from cfcam_core.cli.options import (
     ProviderOption,
     SizeOption,
     TargetOption,
+    chosen,
     each_of,
     listed,
     one_line_errors,
@@ -87,7 +88,7 @@ def compare(
     restart: RestartOption = False,
 ) -> None:
     """Measure methods on images: a table, statistics, a page with all maps."""
-    options = _opening(output, provider)
+    options = chosen(output=output, providers=provider)
     with one_line_errors():
         check_images(images)
         job = Job(
@@ -154,7 +155,7 @@ def robustness(
 
     They should stay where the predicted class stays, and move where it changes.
     """
-    options = _opening(output, provider)
+    options = chosen(output=output, providers=provider)
     with one_line_errors():
         check_images(images)
         job = Job(
@@ -165,8 +166,6 @@ def robustness(
             out=out,
             methods=method,
             layer=layer,
-            target=None,
-            labels=None,
             preprocess=preprocess,
             size=None if size is None else read_size(size),
             seed=seed,
@@ -175,9 +174,3 @@ def robustness(
         failures = run_robustness(job, perturbation, severity, p=p, segments=segments)
     if failures:
         raise typer.Exit(1)
-
-
-def _opening(output: str | None, provider: list[str] | None) -> dict[str, Any]:
-    """Return what the model is opened with."""
-    named = {"output": output, "providers": provider}
-    return {name: value for name, value in named.items() if value}

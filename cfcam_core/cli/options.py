@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +41,11 @@ def each_of(names: Collection[str]) -> Callable[[list[str] | None], list[str] | 
         return values
 
     return check_all
+
+
+def chosen(**options: Any) -> dict[str, Any]:
+    """Return those of a backend's options that were given."""
+    return {name: value for name, value in options.items() if value}
 
 
 def listed(names: Collection[str]) -> str:

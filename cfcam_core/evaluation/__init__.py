@@ -22,22 +22,22 @@
 - `robustness_on_files`: `robustness` on files, with a journal and a page.
 - `published_drop`, `published_gain`, `published_noise_stability`: what CF-CAM's public code
   measures under known names.
+
+What the functions return is documented with each, in the module of its name; a function that is
+called like its module hides it, but ``from cfcam_core.evaluation.road import ...`` finds it.
 """
 
-from cfcam_core.evaluation.bootstrap import Interval as Interval
 from cfcam_core.evaluation.bootstrap import bootstrap as bootstrap
 from cfcam_core.evaluation.compare import compare as compare
 from cfcam_core.evaluation.comparison import Comparison as Comparison
 from cfcam_core.evaluation.complexity import complexity as complexity
 from cfcam_core.evaluation.complexity import effective_complexity as effective_complexity
 from cfcam_core.evaluation.complexity import sparseness as sparseness
-from cfcam_core.evaluation.confidence import Confidence as Confidence
 from cfcam_core.evaluation.confidence import average_drop as average_drop
 from cfcam_core.evaluation.confidence import average_gain as average_gain
 from cfcam_core.evaluation.confidence import average_increase as average_increase
 from cfcam_core.evaluation.confidence import keep_minus_delete as keep_minus_delete
 from cfcam_core.evaluation.confidence import masked_confidence as masked_confidence
-from cfcam_core.evaluation.curves import Curve as Curve
 from cfcam_core.evaluation.curves import deletion as deletion
 from cfcam_core.evaluation.curves import insertion as insertion
 from cfcam_core.evaluation.localisation import energy_in_mask as energy_in_mask
@@ -49,50 +49,35 @@ from cfcam_core.evaluation.masking import keep_top as keep_top
 from cfcam_core.evaluation.masking import soft_mask as soft_mask
 from cfcam_core.evaluation.metrics import METRICS as METRICS
 from cfcam_core.evaluation.metrics import Case as Case
-from cfcam_core.evaluation.metrics import Metric as Metric
 from cfcam_core.evaluation.metrics import Reading as Reading
-from cfcam_core.evaluation.metrics import metrics as metrics
 from cfcam_core.evaluation.metrics import register_metric as register_metric
-from cfcam_core.evaluation.mosaics import GridPointing as GridPointing
 from cfcam_core.evaluation.mosaics import draw_mosaics as draw_mosaics
 from cfcam_core.evaluation.mosaics import grid_pointing_game as grid_pointing_game
 from cfcam_core.evaluation.mosaics import mosaic as mosaic
-from cfcam_core.evaluation.noise_run import NoiseRun as NoiseRun
 from cfcam_core.evaluation.noise_run import robustness_on_files as robustness_on_files
-from cfcam_core.evaluation.pairs import Pairs as Pairs
-from cfcam_core.evaluation.pairs import RobustnessIntervals as RobustnessIntervals
-from cfcam_core.evaluation.pairs import RobustnessScore as RobustnessScore
 from cfcam_core.evaluation.perturbations import NOISES as NOISES
 from cfcam_core.evaluation.perturbations import PERTURBATIONS as PERTURBATIONS
 from cfcam_core.evaluation.perturbations import Perturbation as Perturbation
 from cfcam_core.evaluation.perturbations import perturb as perturb
-from cfcam_core.evaluation.protocol import RobustnessPlan as RobustnessPlan
 from cfcam_core.evaluation.protocol import plan_robustness as plan_robustness
 from cfcam_core.evaluation.protocol import robustness_of_image as robustness_of_image
-from cfcam_core.evaluation.published import NoiseStability as NoiseStability
 from cfcam_core.evaluation.published import published_drop as published_drop
 from cfcam_core.evaluation.published import published_gain as published_gain
 from cfcam_core.evaluation.published import published_noise_stability as published_noise_stability
-from cfcam_core.evaluation.randomisation import ParameterRandomisation as ParameterRandomisation
 from cfcam_core.evaluation.randomisation import parameter_randomisation as parameter_randomisation
 from cfcam_core.evaluation.rankings import chance_overlap as chance_overlap
 from cfcam_core.evaluation.rankings import rank_biased_overlap as rank_biased_overlap
 from cfcam_core.evaluation.rankings import ranking as ranking
 from cfcam_core.evaluation.road import road as road
 from cfcam_core.evaluation.robustness import Robustness as Robustness
-from cfcam_core.evaluation.robustness import gather as gather
 from cfcam_core.evaluation.robustness import robustness as robustness
 from cfcam_core.evaluation.segments import grid_segments as grid_segments
 from cfcam_core.evaluation.segments import quickshift_segments as quickshift_segments
 from cfcam_core.evaluation.segments import segment_means as segment_means
-from cfcam_core.evaluation.sensitivity import ClassSensitivity as ClassSensitivity
 from cfcam_core.evaluation.sensitivity import class_sensitivity as class_sensitivity
 from cfcam_core.evaluation.sensitivity import map_correlation as map_correlation
 from cfcam_core.evaluation.similarity import SIMILARITIES as SIMILARITIES
 from cfcam_core.evaluation.ssim import ssim as ssim
-from cfcam_core.evaluation.statistics import FriedmanTest as FriedmanTest
-from cfcam_core.evaluation.statistics import MethodRanks as MethodRanks
-from cfcam_core.evaluation.statistics import PairTest as PairTest
 from cfcam_core.evaluation.statistics import compare_ranks as compare_ranks
 from cfcam_core.evaluation.statistics import friedman as friedman
 from cfcam_core.evaluation.statistics import holm as holm

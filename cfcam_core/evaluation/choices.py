@@ -62,7 +62,8 @@ def columns_of(methods: Iterable[MethodChoice], settings: Settings | None) -> tu
     InvalidInputError
         There is none, one is unknown, or two have the same label.
     """
-    columns = [_column(choice, settings or Settings()) for choice in methods]
+    choices = (methods,) if isinstance(methods, str) else methods
+    columns = [_column(choice, settings or Settings()) for choice in choices]
     labels = [column.label for column in columns]
     twice = [label for label in labels if labels.count(label) > 1]
     if twice:
@@ -103,7 +104,7 @@ def metrics_of(names: Iterable[str]) -> dict[str, Metric]:
     InvalidInputError
         There is none, or one is unknown.
     """
-    found = {name: find_metric(name) for name in names}
+    found = {name: find_metric(name) for name in ((names,) if isinstance(names, str) else names)}
     if not found:
         raise InvalidInputError("there are no metrics to measure; leave metrics out for the usual")
     return found

@@ -30,7 +30,8 @@ from cfcam_core.evaluation.comparison import Comparison, gather
 from cfcam_core.evaluation.identity import header_of
 from cfcam_core.evaluation.journal import open_journal, work_through
 from cfcam_core.evaluation.metrics import Case, Metric, Reading
-from cfcam_core.evaluation.samples import Loaded, Sample, at_size, first_answer, read_samples
+from cfcam_core.evaluation.object_masks import at_size
+from cfcam_core.evaluation.samples import Loaded, Sample, first_answer, read_samples
 from cfcam_core.evaluation.thumbnails import SHOWN, small_map
 from cfcam_core.explainer import finish
 from cfcam_core.explanation import Explanation
@@ -38,6 +39,7 @@ from cfcam_core.methods import find_method
 from cfcam_core.pictures import Pictures
 from cfcam_core.registry import open_model
 from cfcam_core.settings import Settings
+from cfcam_core.shuffling import checked_seed
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called after every image with how many are done, and of how many."""
@@ -137,12 +139,14 @@ def compare(
     chosen = metrics_of(default_metrics(masks=masks is not None) if metrics is None else metrics)
     if isinstance(layer, list | tuple):
         raise InvalidInputError("layer is a list; a comparison looks at one layer")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InvalidInputError(f"seed={seed!r} is not understood; wanted a whole number from 0 on")
+    seed = checked_seed(seed)
     backend = open_model(model)
     if masks is None and any(metric.needs_mask for metric in chosen.values()):
         needing = ", ".join(name for name, metric in chosen.items() if metric.needs_mask)
-        raise InvalidInputError(f"{needing} need masks that say where the objects are; pass masks")
+        raise InvalidInputError(
+            f"{needing}: masks are needed, which say where the objects are; pass masks, on the "
+            "command line --masks"
+        )
     samples = read_samples(
         backend, images, preprocess=preprocess, masks=masks, target=target, size=size
     )
@@ -205,7 +209,13 @@ def _measure(
         if isinstance(found, Reading):
             curves[name] = {"x": found.x, "y": found.y}
             found = found.value
-        values[name] = float(found)
+        try:
+            values[name] = float(found)
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(
+                f"the metric {name!r} returned a {type(found).__name__}; wanted a float or a "
+                "Reading"
+            ) from error
     small = small_map(explanation.heatmaps[0])
     kept = {"map": b64encode(compress(small.tobytes(), 9)).decode(), "shape": small.shape}
     return {

@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 from cfcam_core.capture import read_only
 from cfcam_core.errors import InvalidInputError
 from cfcam_core.evaluation.bootstrap import Interval, bootstrap
-from cfcam_core.evaluation.comparison_files import as_csv, as_json, from_json, written
+from cfcam_core.evaluation.comparison_files import as_csv, as_json, from_json
 from cfcam_core.evaluation.journal import dumps
 from cfcam_core.evaluation.metrics import METRICS, Better
 from cfcam_core.evaluation.noise_run import NoiseRun
 from cfcam_core.evaluation.statistics import ALPHA, MethodRanks, compare_ranks
 from cfcam_core.evaluation.thumbnails import small_picture, unpacked
+from cfcam_core.files import written
 
 Mark = Literal["best", "tied", ""]
 NEITHER: Mark = ""
+SIGNS: Mapping[Mark, str] = {"best": "*", "tied": "=", NEITHER: " "}
+"""Marks in plain letters."""
 EQUAL = 1e-6
 """Means that differ by less than this share are the same: rounding, no more (ours)."""
 
@@ -51,7 +54,7 @@ class Comparison:
     methods: tuple[str, ...]
     metrics: tuple[str, ...]
     images: tuple[str, ...]
-    values: NDArray[np.float64]
+    values: NDArray[np.float64] = field(repr=False)
     """(M, I, Q); NaN where a map has no value."""
     targets: NDArray[np.intp]
     """(I,): the class that is explained."""
@@ -204,6 +207,19 @@ class Comparison:
         from cfcam_core.evaluation.comparison_page import comparison_page
 
         return written(comparison_page(self, labels or {}, robustness), path)
+
+    def __str__(self) -> str:
+        width = max(map(len, ("method", *self.methods)))
+        lines = [f"{len(self.images)} images; * best mean, = not told apart from it"]
+        lines.append("  ".join([f"{'method':<{width}}", *self.metrics]))
+        marks = [self.marks(metric) for metric in self.metrics]
+        for m, method in enumerate(self.methods):
+            cells = [
+                f"{f'{self.means[m, q]:.3f}' + SIGNS[marks[q][m]]:<{len(metric)}}"
+                for q, metric in enumerate(self.metrics)
+            ]
+            lines.append("  ".join([f"{method:<{width}}", *cells]).rstrip())
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         from cfcam_core.evaluation.comparison_page import means_table

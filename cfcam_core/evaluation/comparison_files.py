@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +12,6 @@ import numpy as np
 from cfcam_core.errors import InvalidInputError
 from cfcam_core.evaluation.journal import dumps
 from cfcam_core.evaluation.metrics import METRICS
-from cfcam_core.files import replacing
 
 if TYPE_CHECKING:
     from cfcam_core.evaluation.comparison import Comparison
@@ -130,11 +127,3 @@ def _summary(found: Comparison, q: int) -> dict[str, Any]:
             ],
         }
     return {"methods": by_method, "tests": tests}
-
-
-def written(text: str, path: str | PathLike[str] | None) -> str:
-    """Return a text, and write it to a file if one is named."""
-    if path is not None:
-        with replacing(Path(path)) as file:
-            file.write(text.encode())
-    return text

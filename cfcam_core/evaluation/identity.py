@@ -36,3 +36,8 @@ def digest_of(path: Path) -> str:
     except OSError as error:
         return f"not readable: {error.strerror}"
     return whole.hexdigest()[:32]
+
+
+def digest(data: bytes) -> str:
+    """Return the digest of bytes."""
+    return hashlib.sha256(data).hexdigest()[:32]

@@ -247,11 +247,6 @@ METRICS: Mapping[str, Metric] = MappingProxyType(_TABLE)
 """All metrics, those of users included."""
 
 
-def metrics() -> tuple[str, ...]:
-    """Return the names that ``metrics=`` takes."""
-    return tuple(METRICS)
-
-
 def find_metric(name: str) -> Metric:
     """Return the metric of that name, or raise `InvalidInputError` with the names there are."""
     if not isinstance(name, str) or name not in METRICS:

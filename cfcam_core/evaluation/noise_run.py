@@ -17,7 +17,6 @@ import numpy as np
 
 from cfcam_core.errors import InvalidInputError, UndefinedMeasureWarning
 from cfcam_core.evaluation.choices import MethodChoice, columns_of, default_methods
-from cfcam_core.evaluation.comparison_files import written
 from cfcam_core.evaluation.identity import header_of
 from cfcam_core.evaluation.journal import dumps, open_journal, work_through
 from cfcam_core.evaluation.perturbations import NOISES
@@ -29,6 +28,7 @@ from cfcam_core.evaluation.protocol import (
 from cfcam_core.evaluation.robustness import Robustness, gather
 from cfcam_core.evaluation.samples import first_answer, read_samples
 from cfcam_core.evaluation.segments import CELLS
+from cfcam_core.files import written
 from cfcam_core.images import ModelInput, fit
 from cfcam_core.registry import open_model
 from cfcam_core.settings import Settings
@@ -47,18 +47,6 @@ class NoiseRun:
     settings: Mapping[str, Any]
     """Everything that decides the numbers, as the journal's header has it."""
     failures: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-    @property
-    def undefined(self) -> str:
-        """Why some numbers have no value; empty where all have one."""
-        for kind, what in ((~self.found.pairs.same, "changed"), (self.found.pairs.same, "kept")):
-            if not kind.any():
-                rests = "responsiveness" if what == "changed" else "consistency"
-                return (
-                    f"no perturbation {what} a prediction, so {rests} and robustness have no "
-                    "value; take more pictures or other severities"
-                )
-        return ""
 
     def to_csv(self, path: str | PathLike[str] | None = None) -> str:
         """Return a row for each pair, and write them to a file if one is named."""
@@ -195,7 +183,7 @@ def robustness_on_files(
     with open_journal(None if journal is None else Path(journal), header, overwrite=overwrite) as b:
         names = tuple(each.name for each in samples.items)
         records, failures = work_through(b, names, work, progress)
-    with warnings.catch_warnings():  # `undefined` says it
+    with warnings.catch_warnings():  # the page and the command say it
         warnings.simplefilter("ignore", UndefinedMeasureWarning)
         found = gather(records.values(), plan)
     return NoiseRun(found, names, json.loads(dumps(header)), MappingProxyType(failures))

@@ -44,6 +44,20 @@ class Pairs:
         """Yield the rows as Python's own values, for ``csv.writer`` and the like."""
         return zip(*(column.tolist() for column in self.columns().values()), strict=True)
 
+    @property
+    def undefined(self) -> str:
+        """Why some numbers have no value (NaN); empty where all have one."""
+        for kind, what, rests in (
+            (~self.same, "changed", "responsiveness"),
+            (self.same, "kept", "consistency"),
+        ):
+            if not kind.any():
+                return (
+                    f"no perturbation {what} a prediction, so {rests} and robustness have no "
+                    "value; take more pictures or other severities"
+                )
+        return ""
+
     def where(self, chosen: NDArray[np.bool_]) -> Pairs:
         """Return the rows where `chosen` is True."""
         return Pairs(**{name: column[chosen] for name, column in self.columns().items()})

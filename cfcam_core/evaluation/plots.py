@@ -157,7 +157,7 @@ def critical_difference(
     """
     count = len(names)
     side = 28 + LETTER * max(map(len, names)) + 40
-    width, top, step = 340.0, TOP + 26, 20
+    width, top, step = 320.0, TOP + 26, 20
     order = sorted(range(count), key=lambda i: ranks[i])
     bars = [sorted(group, key=lambda i: ranks[i]) for group in tied if len(group) > 1]
     half = (count + 1) // 2

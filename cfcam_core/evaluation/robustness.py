@@ -286,15 +286,8 @@ def gather(records: Iterable[Mapping[str, Any]], plan: RobustnessPlan) -> Robust
         column("similarity", np.float64),
         column("degenerate", np.bool_),
     )
-    for found, what in ((~pairs.same, "changed"), (pairs.same, "kept")):
-        if not found.any():
-            rests = "responsiveness" if what == "changed" else "consistency"
-            warnings.warn(
-                f"no perturbation {what} a prediction, so {rests} and robustness have no value "
-                "(NaN); take more pictures or other severities",
-                UndefinedMeasureWarning,
-                stacklevel=2,
-            )
+    if pairs.undefined:
+        warnings.warn(pairs.undefined, UndefinedMeasureWarning, stacklevel=2)
     return Robustness(
         plan,
         pairs,

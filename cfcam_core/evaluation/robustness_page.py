@@ -8,11 +8,15 @@ import numpy as np
 
 from cfcam_core import report
 from cfcam_core.evaluation import plots
-from cfcam_core.evaluation.comparison_page import WIDE, friedman_row, pairs_details, row
+from cfcam_core.evaluation.differences import differences
 from cfcam_core.evaluation.noise_run import NoiseRun
 from cfcam_core.evaluation.pairs import FEW, score
 from cfcam_core.evaluation.statistics import MethodRanks, compare_ranks
 
+BLOCKS = (
+    "Images are the blocks; of each the mean over its pairs counts, and images without a pair of "
+    "the kind are left out."
+)
 MEANING = (
     "Each picture is changed by noise of several kinds and strengths. Consistency: how alike the "
     "maps of the clean and the changed picture are where the model's prediction stays; 1 is best. "
@@ -29,7 +33,7 @@ def robustness_page(run: NoiseRun) -> str:
     methods = len(found.plan.methods)
     return report.page(
         f"cfcam robustness: {methods} methods on {found.images} images",
-        WIDE,
+        report.WIDE,
         *robustness_parts(run),
         *_failures(run),
     )
@@ -38,15 +42,15 @@ def robustness_page(run: NoiseRun) -> str:
 def robustness_parts(run: NoiseRun) -> Iterator[str]:
     """Yield what the page holds, for the page of a comparison, too."""
     yield report.paragraph(described(run))
-    if run.undefined:
-        yield report.paragraph(run.undefined)
+    for line in headline(run):
+        yield report.paragraph(line)
     yield report.heading("Consistency, responsiveness, robustness")
     yield _scores(run)
     yield _plots(run)
     yield report.heading("Robustness by severity and kind")
-    yield row(_by_severity(run))
+    yield report.row(_by_severity(run))
     yield _by_kind(run)
-    yield from _tests(run)
+    yield from differences(_ranks(run), BLOCKS)
     yield report.heading("What robustness says")
     yield report.paragraph(MEANING)
 
@@ -59,7 +63,13 @@ def described(run: NoiseRun) -> str:
     counts = run.found.segments or (0,)
     least, most = min(counts), max(counts)
     segments = f"{least}" if least == most else f"{least} to {most}"
-    chance = "" if np.isnan(run.found.chance) else f" (by chance {run.found.chance:.3f})"
+    level = run.found.chance
+    chance = (
+        ""
+        if np.isnan(level)
+        else f" (by chance: consistency {level:.3f}, responsiveness {1 - level:.3f}, robustness "
+        f"{level * (1 - level):.3f})"
+    )
     return (
         f"Maps compared by {compared}{chance} over {segments} segments "
         f"({given['segments']}); {', '.join(given['perturbations'])} at severities "
@@ -68,6 +78,30 @@ def described(run: NoiseRun) -> str:
         f"{run.found.images} images measured, {len(run.found.dropped)} of them dropped for having "
         f"a single segment, {len(run.failures)} failed."
     )
+
+
+def headline(run: NoiseRun) -> Iterator[str]:
+    """Say what to know first: the best, what it is not clear of, and on how many pairs this rests.
+
+    The predictions, and so the numbers of pairs, are the same for all methods.
+    """
+    found = run.found
+    first = found.scores[0]
+    few = f"; fewer than {FEW} of a kind: read these numbers with care" if first.few else ""
+    yield f"{first.same} pairs kept the class, {first.changed} changed it{few}."
+    if found.pairs.undefined:
+        yield f"Note: {found.pairs.undefined}."
+        return
+    ends = [each.robustness for each in found.bootstrap(seed=found.plan.seed)]
+    best = int(np.nanargmax([score.robustness for score in found.scores]))
+    near = [
+        score.method
+        for m, score in enumerate(found.scores)
+        if m != best and ends[m].high >= ends[best].low
+    ]
+    more = f"; intervals that overlap with its own: {', '.join(near)}" if near else ""
+    top = found.scores[best]
+    yield f"Highest robustness: {top.method} with {top.robustness:.3f}{more}."
 
 
 def _scores(run: NoiseRun) -> str:
@@ -82,25 +116,22 @@ def _scores(run: NoiseRun) -> str:
                 else "no value"
                 for name in ("consistency", "responsiveness", "robustness")
             ),
-            s.same,
-            s.changed,
             f"{s.degenerate:.0%}",
-            f"fewer than {FEW} pairs of a kind" if s.few else "",
         )
         for s, e in zip(run.found.scores, ends, strict=True)
     ]
-    heads = ("method", "consistency ↑", "responsiveness ↑", "robustness ↑", "pairs: class kept")
+    heads = ("method", "consistency ↑", "responsiveness ↑", "robustness ↑", "flat")
     note = report.paragraph(
         "In brackets: the middle 95 % of 1000 bootstrap draws of images. Flat: share of pairs in "
         "which a map is the same in every segment."
     )
-    return report.table((*heads, "class changed", "flat", "note"), rows) + note
+    return report.table(heads, rows) + note
 
 
 def _plots(run: NoiseRun) -> str:
     scores, ends = run.found.scores, run.found.bootstrap(seed=run.found.plan.seed)
     names = [s.method for s in scores]
-    return row(
+    return report.row(
         [
             plots.products(
                 "Robustness is constant along the gray lines",
@@ -134,6 +165,8 @@ def _by_severity(run: NoiseRun) -> Iterator[str]:
                 plan.severities,
                 lines,
                 labels=("severity", name),
+                low=0 if plan.similarity == "rbo" else None,
+                high=1 if plan.similarity == "rbo" else None,
             )
 
 
@@ -169,28 +202,6 @@ def _ranks(run: NoiseRun) -> dict[str, MethodRanks]:
         if len(run.found.plan.methods) > 1 and np.isfinite(table).all(axis=1).any():
             found[name] = compare_ranks(table, list(run.found.plan.methods))
     return found
-
-
-def _tests(run: NoiseRun) -> Iterator[str]:
-    ranks = _ranks(run)
-    if not ranks:
-        return
-    yield report.heading("Do the methods differ?")
-    yield report.paragraph(
-        "Images are the blocks; of each the mean over its pairs counts, and images without a pair "
-        "of the kind are left out. Mean ranks: 1 is best; a bar joins methods that Wilcoxon's test "
-        "with Holm's correction does not tell apart at .05."
-    )
-    yield report.table(
-        ("measure", "images", "Friedman's chi-squared", "p", "note"),
-        [friedman_row(name, each.friedman) for name, each in ranks.items()],
-    )
-    yield row(
-        plots.critical_difference(f"{name}: mean ranks", each.names, each.mean_ranks, each.groups)
-        for name, each in ranks.items()
-    )
-    for name, each in ranks.items():
-        yield pairs_details(name, each)
 
 
 def _failures(run: NoiseRun) -> Iterator[str]:

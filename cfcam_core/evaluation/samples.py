@@ -5,7 +5,6 @@ Every sample has a digest of its content, so that a later run knows whether it i
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfcam_core.backend import Backend
-from cfcam_core.capture import number_array, real_array
+from cfcam_core.capture import number_array
 from cfcam_core.errors import InvalidInputError
-from cfcam_core.evaluation.identity import digest_of
+from cfcam_core.evaluation.identity import digest, digest_of
+from cfcam_core.evaluation.object_masks import object_masks
+from cfcam_core.image_files import NO_IMAGES, image_files
 from cfcam_core.images import (
     PREPROCESSINGS,
-    SUFFIXES,
     ModelInput,
     default_preprocessing,
     prepare,
@@ -107,7 +107,7 @@ def read_samples(
         batch = _batch(backend, images)
         names = [str(n) for n in range(len(batch))]
         loads = [partial(_from_batch, backend, batch[n : n + 1]) for n in range(len(batch))]
-        digests = [_digest(np.ascontiguousarray(each).tobytes()) for each in batch]
+        digests = [digest(np.ascontiguousarray(each).tobytes()) for each in batch]
     else:
         wanted = ModelInput.of(backend, size=size)
         preprocess = preprocess or default_preprocessing(wanted)
@@ -115,15 +115,15 @@ def read_samples(
         loads = [partial(_from_file, path, wanted, preprocess) for path in paths]
         digests = [digest_of(path) for path in paths]
     targets = _targets(target, len(names))
-    found = _masks(masks, names)
+    found = object_masks(masks, names)
     items = [
         Sample(
             name,
-            {"content": digest, "mask": mask and mask[0], "target": class_},
+            {"content": content, "mask": mask and mask[0], "target": class_},
             class_,
             partial(_load, load, mask and mask[1]),
         )
-        for name, digest, load, class_, mask in zip(
+        for name, content, load, class_, mask in zip(
             names, digests, loads, targets, found, strict=True
         )
     ]
@@ -160,21 +160,15 @@ def _paths(images: Any) -> list[Path] | None:
         if not folder.is_dir():
             images = [folder]
         else:
-            files = sorted(p for p in folder.iterdir() if _is_image(p))
+            files = image_files(folder)
             if not files:
-                raise InvalidInputError(
-                    f"the folder {str(images)!r} holds no image files; subfolders are not searched"
-                )
+                raise InvalidInputError(f"the folder {str(images)!r} {NO_IMAGES}")
             return files
     if isinstance(images, list | tuple) and all(isinstance(p, str | PathLike) for p in images):
         if not images:
             raise InvalidInputError("there are no images to compare on; pass files or a folder")
         return [Path(p) for p in images]
     return None
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -212,62 +206,6 @@ def _targets(target: Any, count: int) -> list[int | None]:
     return [int(index) for index in np.broadcast_to(indices, (count,))]
 
 
-Mask = tuple[str, Callable[[], NDArray[np.bool_]]]
-"""Digest of a mask, and what reads it."""
-
-
-def _masks(masks: Any, names: Sequence[str]) -> list[Mask | None]:
-    """Return for each image its mask, or None."""
-    if masks is None:
-        return [None] * len(names)
-    if isinstance(masks, str | PathLike):
-        return _masks_in(Path(masks), names)
-    if isinstance(masks, Mapping):
-        unknown = [name for name in masks if name not in names]
-        if unknown:
-            raise InvalidInputError(f"there is a mask for {unknown[0]!r}, which is no image")
-        return [_given_mask(masks[name]) if name in masks else None for name in names]
-    array = real_array(masks, "masks")
-    if len(array) != len(names):
-        raise InvalidInputError(f"there are {len(array)} masks for {len(names)} images")
-    return [_given_mask(each) for each in array]
-
-
-def _given_mask(mask: Any) -> Mask:
-    inside: NDArray[np.bool_] = np.asarray(real_array(mask, "mask") != 0)
-    return _digest(repr(inside.shape).encode() + inside.tobytes()), lambda: inside
-
-
-def _masks_in(folder: Path, names: Sequence[str]) -> list[Mask | None]:
-    if not folder.is_dir():
-        raise InvalidInputError(f"there is no folder of masks {str(folder)!r}; check the path")
-    files: dict[str, Path] = {}
-    for path in sorted(p for p in folder.iterdir() if _is_image(p)):
-        if path.stem in files:
-            raise InvalidInputError(
-                f"{str(files[path.stem])!r} and {str(path)!r} are masks of the same image; keep one"
-            )
-        files[path.stem] = path
-    found = [files.get(Path(name).stem) for name in names]
-    used = Counter(path for path in found if path is not None)
-    for path, times in used.items():
-        if times > 1:
-            raise InvalidInputError(
-                f"the mask {str(path)!r} belongs to {times} images of the same stem; rename them, "
-                "or pass masks by name"
-            )
-    if not any(found):
-        raise InvalidInputError(
-            f"no mask in {str(folder)!r} belongs to an image: wanted files of the same stem, such "
-            f"as {Path(names[0]).stem}.png"
-        )
-    return [None if path is None else (digest_of(path), _reader(path)) for path in found]
-
-
-def _reader(path: Path) -> Callable[[], NDArray[np.bool_]]:
-    return lambda: np.asarray((read_image(path) != 0).any(axis=2))
-
-
 def _load(load: Callable[[], Loaded], mask: Callable[[], NDArray[np.bool_]] | None) -> Loaded:
     loaded = load()
     inside = None if mask is None else mask()
@@ -290,16 +228,3 @@ def _from_batch(backend: Backend, inputs: NDArray[Any]) -> Loaded:
     low, spread = array.min(), np.ptp(array)
     picture = np.rint(255 * ((array - low) / (spread or 1))).astype(np.uint8)
     return Loaded(inputs, np.broadcast_to(picture, (*picture.shape[:2], 3)), None)
-
-
-def at_size(mask: NDArray[np.bool_], size: Sequence[int]) -> NDArray[np.bool_]:
-    """Return a mask (*s) at another size: each position takes what lies under its centre."""
-    if mask.ndim != len(size):
-        raise InvalidInputError(f"a mask of shape {mask.shape} does not fit maps of {tuple(size)}")
-    for axis, (old, new) in enumerate(zip(mask.shape, size, strict=True)):
-        mask = mask.take((2 * np.arange(new) + 1) * old // (2 * new), axis=axis)
-    return mask
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:32]

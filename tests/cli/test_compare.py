@@ -135,7 +135,7 @@ def test_some_images_fail(cfcam, model, photos, tmp_path):
     [
         (("--method", "nope"), "there is no method 'nope'"),
         (("--method", "cf-cam:nope"), "there is no preset 'nope'"),
-        (("--metric", "energy-in-mask"), "need masks"),
+        (("--metric", "energy-in-mask"), "masks are needed"),
         (("--masks", "nowhere"), "no folder of masks 'nowhere'"),
         (("--target", "9"), "out of range"),
         (("--layer", "nope"), "no layer"),
@@ -177,6 +177,11 @@ def test_another_model_file_is_noticed(cfcam, model, photos):
     assert "model was" in done.stderr
 
 
+def _heeding_interrupts():
+    """What a shell starts in the background is deaf to Ctrl-C, and so is what that starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_goes_on(cfcam, model, photo, tmp_path, sent):
     for n in range(8):
@@ -186,7 +191,11 @@ def test_a_stopped_run_goes_on(cfcam, model, photo, tmp_path, sent):
         *("--metric", "road", "--metric", "deletion"),
     ]
     with subprocess.Popen(
-        [*command, "--out", "stopped"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [*command, "--out", "stopped"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_heeding_interrupts,  # noqa: PLW1509 - no thread is there
     ) as process:
         journal = tmp_path / "stopped" / "journal.jsonl"
         while not (journal.exists() and journal.read_bytes().count(b"\n") > 2):

@@ -119,7 +119,7 @@ def test_targets_are_one_for_all_or_one_each(toy):
         ({"methods": [("a", "cf-cam", 3)]}, "settings of 'a' is a int"),
         ({"metrics": ["nope"]}, "no metric 'nope'"),
         ({"metrics": []}, "no metrics"),
-        ({"masks": None}, "energy-in-mask need masks"),
+        ({"masks": None}, "energy-in-mask: masks are needed"),
         ({"masks": MASKS[:2]}, "2 masks for 5 images"),
         ({"masks": {"9": MASKS[0]}}, "a mask for '9'"),
         ({"masks": MASKS[:, 0] | True}, "does not fit maps"),
@@ -429,6 +429,14 @@ def test_a_folder_of_pictures_with_masks(folder):
     e = cfcam.explain(Photos(HEADS), x, method="grad-cam")
     assert energy[0] == evaluation.energy_in_mask(e, mask[None])[0]
     assert np.isnan(energy).tolist() == [False, False, True]
+
+
+def test_our_own_overlays_are_no_pictures(folder):
+    overlay = folder / "photos" / "a.cfcam.png"
+    overlay.write_bytes((folder / "photos" / "a.png").read_bytes())
+    found = compare(Photos(HEADS), folder / "photos", methods="grad-cam", metrics="sparseness")
+    assert found.images == ("a.png", "b.jpg", "d<u>&.png")
+    assert (found.methods, found.metrics) == (("grad-cam",), ("sparseness",))
 
 
 def test_failures_are_tried_again_and_a_file_that_changed_is_noticed(folder):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from matrix_toy import MatrixToy
+from linear_toy import Linear
 
 import cfcam_core as cfcam
 from cfcam_core.evaluation import (
@@ -17,7 +17,7 @@ from cfcam_core.evaluation import (
 )
 
 WEIGHTS = np.array([[4, 2], [1, -1]])
-TOY = MatrixToy(WEIGHTS[None, None])
+TOY = Linear(WEIGHTS[None, None])
 ONES = np.ones((1, 1, 2, 2), np.float32)
 MEASURES = [average_drop, average_increase, average_gain, keep_minus_delete]
 
@@ -72,7 +72,7 @@ def test_keep_minus_delete_leaves_cold_positions_alone():
 
 def test_keep_minus_delete_is_a_point_of_both_curves():
     rng = np.random.default_rng(0)
-    toy = MatrixToy(rng.normal(size=(3, 2, 6, 5)))
+    toy = Linear(rng.normal(size=(3, 2, 6, 5)))
     x, heat = rng.normal(size=(4, 2, 6, 5)).astype("f"), rng.uniform(size=(4, 6, 5))
     kept = insertion(toy, x, heat, steps=5, baseline="blur").probabilities[:, 1]
     left = deletion(toy, x, heat, steps=5, baseline="blur").probabilities[:, 1]
@@ -80,7 +80,7 @@ def test_keep_minus_delete_is_a_point_of_both_curves():
 
 
 def test_blank_maps_have_no_value_and_cost_nothing():
-    toy = MatrixToy(WEIGHTS[None, None])
+    toy = Linear(WEIGHTS[None, None])
     heat = np.array([np.zeros((2, 2)), WEIGHTS, np.full((2, 2), -1), np.ones((2, 2))])
     x = np.repeat(ONES, 4, axis=0)
     for measure in MEASURES[:3]:
@@ -93,7 +93,7 @@ def test_blank_maps_have_no_value_and_cost_nothing():
 
 
 def test_certainty_leaves_nothing_to_gain_and_impossibility_nothing_to_lose():
-    toy = MatrixToy(np.array([[[2000.0]], [[0.0]]]))
+    toy = Linear(np.array([[[2000.0]], [[0.0]]]))
     x, heat = np.ones((1, 1, 1)), np.ones((1, 1))
     assert np.isnan(average_gain(toy, x, heat, target=0))
     assert np.isnan(average_drop(toy, x, heat, target=1))
@@ -103,7 +103,7 @@ def test_certainty_leaves_nothing_to_gain_and_impossibility_nothing_to_lose():
 @pytest.mark.parametrize("size", [(7,), (4, 5), (2, 3, 4)])
 def test_samples_do_not_touch_each_other(measure, size):
     rng = np.random.default_rng(1)
-    toy = MatrixToy(rng.normal(size=(4, 2, *size)))
+    toy = Linear(rng.normal(size=(4, 2, *size)))
     x, heat = rng.normal(size=(40, 2, *size)).astype("f"), rng.normal(size=(40, *size))
     calls = []
     together = measure(toy, x, heat, progress=lambda *c: calls.append(c))
@@ -116,7 +116,7 @@ def test_samples_do_not_touch_each_other(measure, size):
 @given(arrays(np.float32, (2, 3, 3), elements=st.integers(-2, 6)))
 def test_ranges_and_scale(heat):
     rng = np.random.default_rng(2)
-    toy, x = MatrixToy(rng.normal(size=(3, 1, 3, 3))), rng.normal(size=(2, 1, 3, 3))
+    toy, x = Linear(rng.normal(size=(3, 1, 3, 3))), rng.normal(size=(2, 1, 3, 3))
     found = masked_confidence(toy, x, heat)
     np.testing.assert_array_equal(found.after, masked_confidence(toy, x, heat * 4).after)
     np.testing.assert_array_equal(np.isnan(found.drop), heat.max(axis=(1, 2)) <= 0)

@@ -4,14 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from linear_toy import Linear
-from matrix_toy import MatrixToy
 
 import cfcam_core as cfcam
 from cfcam_core.evaluation import deletion, insertion
 from cfcam_core.pictures import BATCH
 
 WEIGHTS = np.array([[4, 2], [1, -1]])
-TOY = MatrixToy(WEIGHTS[None, None])
+TOY = Linear(WEIGHTS[None, None])
 ONES = np.ones((1, 1, 2, 2), np.float32)
 HEAT = st.integers(0, 6)
 
@@ -48,7 +47,7 @@ def test_steps_round_to_whole_positions_and_are_not_more_than_these():
 
 def test_defaults_delete_to_zero_and_insert_from_blur():
     rng = np.random.default_rng(0)
-    toy = MatrixToy(rng.normal(size=(3, 2, 6, 5)))
+    toy = Linear(rng.normal(size=(3, 2, 6, 5)))
     x, heat = rng.normal(size=(2, 2, 6, 5)).astype("f"), rng.uniform(size=(2, 6, 5))
     for measure, name in ((deletion, "zero"), (insertion, "blur")):
         default = measure(toy, x, heat).auc
@@ -58,7 +57,7 @@ def test_defaults_delete_to_zero_and_insert_from_blur():
 
 @pytest.mark.parametrize("measure", [deletion, insertion])
 def test_a_flat_map_has_no_curve_and_costs_nothing(measure):
-    toy = MatrixToy(WEIGHTS[None, None])
+    toy = Linear(WEIGHTS[None, None])
     heat = np.array([np.full((2, 2), 0.5), WEIGHTS, np.zeros((2, 2))])
     curve = measure(toy, np.repeat(ONES, 3, axis=0), heat, steps=4)
     assert np.isnan(curve.auc).tolist() == [True, False, True]
@@ -70,7 +69,7 @@ def test_a_flat_map_has_no_curve_and_costs_nothing(measure):
 @pytest.mark.parametrize("size", [(7,), (4, 5), (2, 3, 4)])
 def test_samples_share_batches_and_do_not_touch_each_other(measure, size):
     rng = np.random.default_rng(1)
-    toy = MatrixToy(rng.normal(size=(4, 2, *size)))
+    toy = Linear(rng.normal(size=(4, 2, *size)))
     x, heat = rng.normal(size=(9, 2, *size)).astype("f"), rng.normal(size=(9, *size))
     calls = []
     together = measure(toy, x, heat, progress=lambda *c: calls.append(c))
@@ -85,7 +84,7 @@ def test_samples_share_batches_and_do_not_touch_each_other(measure, size):
 
 def test_an_explanation_brings_its_targets():
     rng = np.random.default_rng(2)
-    toy = MatrixToy(rng.normal(size=(4, 2, 3, 4)))
+    toy = Linear(rng.normal(size=(4, 2, 3, 4)))
     x = rng.normal(size=(3, 2, 3, 4)).astype("f")
     found = cfcam.explain(toy, x, target=[3, 0, 1], method="hires-cam")
     own = deletion(toy, x, found).auc
@@ -99,7 +98,7 @@ def test_an_explanation_brings_its_targets():
 @given(arrays(np.float32, (2, 3, 3), elements=HEAT), st.sampled_from([deletion, insertion]))
 def test_only_the_order_counts_and_areas_are_shares(heat, measure):
     rng = np.random.default_rng(3)
-    toy, x = MatrixToy(rng.normal(size=(3, 1, 3, 3))), rng.normal(size=(2, 1, 3, 3))
+    toy, x = Linear(rng.normal(size=(3, 1, 3, 3))), rng.normal(size=(2, 1, 3, 3))
     area = measure(toy, x, heat).auc
     np.testing.assert_array_equal(area, measure(toy, x, heat**3 - 5).auc)
     valued = area[~np.isnan(area)]
@@ -109,7 +108,7 @@ def test_only_the_order_counts_and_areas_are_shares(heat, measure):
 @given(st.permutations(range(6)))
 def test_the_true_order_is_the_best_where_every_position_speaks_for_the_class(order):
     weights = np.array([[6, 5, 4], [3, 2, 1]])
-    toy, x = MatrixToy(weights[None, None] / 4, -2.0), np.ones((1, 1, 2, 3))
+    toy, x = Linear(weights[None, None] / 4, -2.0), np.ones((1, 1, 2, 3))
     other = np.reshape(order, (1, 2, 3))
     assert deletion(toy, x, weights[None]).auc <= deletion(toy, x, other).auc + 1e-12
     best = insertion(toy, x, weights[None], baseline="zero").auc
@@ -147,7 +146,7 @@ def test_a_model_that_takes_channels_last_gives_the_same(measure):
     rng = np.random.default_rng(4)
     heads, x = rng.normal(size=(3, 2, 4, 5)), rng.normal(size=(3, 2, 4, 5)).astype("f")
     heat = rng.uniform(size=(3, 4, 5))
-    last = Linear(heads, "channels_last")
+    last = Linear(heads, input_layout="channels_last")
     np.testing.assert_allclose(
         measure(last, np.moveaxis(x, 1, -1), heat).auc, measure(Linear(heads), x, heat).auc
     )

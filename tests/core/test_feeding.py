@@ -14,7 +14,7 @@ OWN = Preprocessing((10.0, 20.0, 30.0), (2.0, 3.0, 4.0), "BGR", "made up")
 
 
 def layouts(heads):
-    return [Linear(heads, layout) for layout in ("channels_first", "channels_last")]
+    return [Linear(heads, input_layout=layout) for layout in ("channels_first", "channels_last")]
 
 
 @pytest.mark.parametrize("name", PREPROCESSINGS)
@@ -48,7 +48,7 @@ def test_colour_for_a_gray_model_and_gray_for_either(model, name):
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
 def test_the_slope_is_that_of_the_logit(heads, images, preprocess, layout):
     """Of a linear model it is the same everywhere: differences are exact."""
-    model = Linear(heads.astype(np.float32), layout)
+    model = Linear(heads.astype(np.float32), input_layout=layout)
     wide = preprocess in ("imagenet", "caffe", OWN)
     if wide and heads is ONE:
         with pytest.raises(cfcam.InvalidInputError, match="the preprocessing is for 3"):

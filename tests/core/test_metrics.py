@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from types import MappingProxyType
 
 import numpy as np
@@ -38,10 +37,9 @@ def _case(method="grad-cam", mask=None, heads=HEADS, target=None, seed=0):
 @pytest.fixture
 def table(monkeypatch):
     """A table that a test may add to."""
-    metrics = sys.modules["cfcam_core.evaluation.metrics"]  # its name is also a function's
-    own = dict(metrics._TABLE)
-    monkeypatch.setattr(metrics, "_TABLE", own)
-    monkeypatch.setattr(metrics, "METRICS", MappingProxyType(own))
+    own = dict(evaluation.metrics._TABLE)
+    monkeypatch.setattr(evaluation.metrics, "_TABLE", own)
+    monkeypatch.setattr(evaluation.metrics, "METRICS", MappingProxyType(own))
 
 
 def test_each_is_its_own_function():
@@ -164,3 +162,12 @@ def test_what_is_no_metric_is_refused(arguments, says):
 def test_unknown_names_are_answered_with_those_there_are():
     with pytest.raises(InvalidInputError, match=r"no metric 'auc'; allowed are energy-in-mask"):
         find_metric("auc")
+
+
+@pytest.mark.usefixtures("table")
+def test_what_is_no_number_is_refused():
+    register_metric("words", lambda _: "many", better=None)
+    with pytest.raises(
+        InvalidInputError, match="the metric 'words' returned a str; wanted a float"
+    ):
+        evaluation.compare(Toy(HEADS), PICTURE, methods="grad-cam", metrics="words")

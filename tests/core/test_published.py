@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
-from matrix_toy import MatrixToy
+from linear_toy import Linear
 
 import cfcam_core as cfcam
 from cfcam_core.evaluation import published_drop, published_gain, published_noise_stability
 from cfcam_core.evaluation.published import GAIN_FILL
 
 WEIGHTS = np.array([[4, 2], [1, -1]])
-TOY = MatrixToy(WEIGHTS[None, None])
+TOY = Linear(WEIGHTS[None, None])
 ONES = np.ones((1, 1, 2, 2), np.float32)
 RNG = np.random.default_rng(0)
 MAPS = RNG.normal(size=(3, 6, 9, 8)).astype("f"), RNG.normal(size=(3, 6, 9, 8)).astype("f") * 1e-3
@@ -33,7 +33,7 @@ def test_the_hidden_part_shows_the_baseline():
 
 
 def test_the_gain_is_against_the_bare_picture():
-    toy = MatrixToy(np.stack([WEIGHTS] * 3)[None])
+    toy = Linear(np.stack([WEIGHTS] * 3)[None])
     x = np.ones((1, 3, 2, 2), "f")
     heat = [[[10, 3], [3.1, 0]]]  # above .3 of the peak: two of four
     fill = sum(GAIN_FILL)
@@ -51,7 +51,7 @@ def test_other_than_three_channels_need_a_baseline():
 
 @pytest.mark.parametrize("measure", [published_drop, published_gain])
 def test_blank_maps_have_no_value_and_samples_do_not_touch(measure):
-    toy = MatrixToy(RNG.normal(size=(2, 3, 4, 5)))
+    toy = Linear(RNG.normal(size=(2, 3, 4, 5)))
     x, heat = RNG.normal(size=(40, 3, 4, 5)).astype("f"), RNG.uniform(size=(40, 4, 5))
     heat[7] = 0
     together = measure(toy, x, heat)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from matrix_toy import MatrixToy
+from linear_toy import Linear
 
 import cfcam_core as cfcam
 from cfcam_core.evaluation import road
@@ -75,7 +75,7 @@ def test_where_all_is_missing_nothing_can_be_filled_in():
 
 
 def test_by_hand():
-    toy = MatrixToy(np.array([[[4, 2, 1]]]))
+    toy = Linear(np.array([[[4, 2, 1]]]))
     signal = np.array([[[1, 2, 4]]], "f")
     # hottest gone: 2, 2, 4 and so 16 of 12; coldest gone: 1, 2, 2 and so 10
     found = road(toy, signal, [[3, 2, 1]], percentages=[33], noise=0)
@@ -86,7 +86,7 @@ def test_by_hand():
 
 
 def test_a_turned_map_scores_the_opposite():
-    toy = MatrixToy(RNG.normal(size=(3, 2, 6, 5)))
+    toy = Linear(RNG.normal(size=(3, 2, 6, 5)))
     x, heat = RNG.normal(size=(4, 2, 6, 5)).astype("f"), RNG.uniform(size=(4, 6, 5))
     there, back = road(toy, x, heat, noise=0), road(toy, x, 1 - heat, noise=0)
     np.testing.assert_allclose(there, -back, atol=1e-12)
@@ -97,7 +97,7 @@ def test_pointing_at_a_bump_is_better_than_at_random():
     weights, bump = np.zeros((8, 8)), np.zeros((8, 8))
     weights[2:4, 2:4] = 1
     bump[2:4, 2:4] = 5
-    toy = MatrixToy(weights[None, None], -10.0)
+    toy = Linear(weights[None, None], -10.0)
     x = RNG.normal(0, 0.1, (1, 1, 8, 8)) + bump
     right = road(toy, x, bump[None] + RNG.uniform(size=(1, 8, 8)))
     assert right > 0.3
@@ -105,7 +105,7 @@ def test_pointing_at_a_bump_is_better_than_at_random():
 
 
 def test_noise_is_seeded_and_reaches_only_what_is_filled_in():
-    toy = MatrixToy(RNG.normal(size=(3, 2, 6, 5)))
+    toy = Linear(RNG.normal(size=(3, 2, 6, 5)))
     x, heat = RNG.normal(size=(4, 2, 6, 5)).astype("f"), RNG.uniform(size=(4, 6, 5))
     seen = []
     toy_scores = toy.scores
@@ -121,7 +121,7 @@ def test_noise_is_seeded_and_reaches_only_what_is_filled_in():
 
 @pytest.mark.parametrize("size", [(7,), (4, 5), (2, 3, 4)])
 def test_samples_share_batches_and_do_not_touch_each_other(size):
-    toy = MatrixToy(RNG.normal(size=(4, 2, *size)))
+    toy = Linear(RNG.normal(size=(4, 2, *size)))
     x, heat = RNG.normal(size=(5, 2, *size)).astype("f"), RNG.normal(size=(5, *size))
     heat[2] = 3
     calls = []
@@ -136,7 +136,7 @@ def test_samples_share_batches_and_do_not_touch_each_other(size):
 @given(arrays(np.float32, (1, 3, 3), elements=st.integers(0, 6)))
 def test_only_the_order_counts_and_halves_bound_it(heat):
     rng = np.random.default_rng(3)
-    toy, x = MatrixToy(rng.normal(size=(3, 1, 3, 3))), rng.normal(size=(1, 1, 3, 3))
+    toy, x = Linear(rng.normal(size=(3, 1, 3, 3))), rng.normal(size=(1, 1, 3, 3))
     value = road(toy, x, heat)
     np.testing.assert_array_equal(value, road(toy, x, heat**3 - 5))
     assert np.isnan(value) == (np.ptp(heat) == 0)
@@ -144,7 +144,7 @@ def test_only_the_order_counts_and_halves_bound_it(heat):
 
 
 def test_at_least_one_position_stays():
-    toy = MatrixToy(np.array([[[4.0, 1]]]))
+    toy = Linear(np.array([[[4.0, 1]]]))
     assert np.isfinite(road(toy, np.array([[[1, 2]]], "f"), [[3, 2]], percentages=[99])).all()
 
 
@@ -162,6 +162,6 @@ def test_at_least_one_position_stays():
     ],
 )
 def test_bad_arguments_are_refused(how, message):
-    toy = MatrixToy(np.ones((2, 1, 2, 2)))
+    toy = Linear(np.ones((2, 1, 2, 2)))
     with pytest.raises(cfcam.InvalidInputError, match=message):
         road(toy, np.ones((1, 1, 2, 2), "f"), [[[1, 2], [3, 4]]], **how)

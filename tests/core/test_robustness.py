@@ -17,7 +17,6 @@ from cfcam_core.evaluation import (
     bootstrap,
     chance_overlap,
     compare_ranks,
-    gather,
     plan_robustness,
     protocol,
     rank_biased_overlap,
@@ -25,6 +24,7 @@ from cfcam_core.evaluation import (
     robustness_of_image,
 )
 from cfcam_core.evaluation.journal import dumps
+from cfcam_core.evaluation.robustness import gather
 
 table = importlib.import_module("cfcam_core.methods")  # cfcam_core.methods is its function
 

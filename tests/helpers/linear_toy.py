@@ -1,8 +1,8 @@
-"""A linear classifier whose only layer is its input: maps and attacks can be worked out by hand."""
+"""A linear classifier whose only layer is its input: maps, curves and attacks by hand."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,14 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(eq=False)
 class Linear(cfcam.Backend):
-    """Logits ``sum(heads[k] * x)`` of pictures x (C, *s); heads have shape (K, C, *s)."""
+    """Logits ``sum(heads[k] * x) + bias`` of pictures x (C, *s); heads have shape (K, C, *s)."""
 
     heads: Any
+    bias: float = 0.0
     input_layout: str = "channels_first"
     input_dtype: Any = np.float32
+    batches: list[int] = field(default_factory=list)
+    """How many pictures it was asked about at a time."""
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -42,11 +45,14 @@ class Linear(cfcam.Backend):
         return cfcam.Capture(x, gradients, scores, targets, layer="input", input_size=x.shape[2:])
 
     def scores(self, inputs: Any) -> Array:
-        flat = self.first(inputs).reshape(len(inputs), -1).astype(float)
-        return np.float32(flat @ np.reshape(self.heads, (len(self.heads), -1)).T)
+        self.batches.append(len(inputs))
+        heads = np.asarray(self.heads, float)
+        # one picture after the other: none shall depend on its batch, not even in the last bit
+        logits = [(heads * x).reshape(len(heads), -1).sum(axis=1) for x in self.first(inputs)]
+        return np.asarray(np.stack(logits) + self.bias, np.float32)
 
     def scores_from(self, activations: Any, inputs: Any, *, layer: Any = None) -> Array:
-        raise NotImplementedError
+        return self.scores(inputs=np.moveaxis(activations, 1, -1) if self.is_last else activations)
 
     def first(self, inputs: Any) -> Array:
         x = np.asarray(inputs, np.float32)
