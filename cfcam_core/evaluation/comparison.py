@@ -31,6 +31,8 @@ SIGNS: Mapping[Mark, str] = {"best": "*", "tied": "=", NEITHER: " "}
 """Marks in plain letters."""
 EQUAL = 1e-6
 """Means that differ by less than this share are the same: rounding, no more (ours)."""
+DIGITS = 6
+"""Decimals of the values that are ranked; what lies beyond is rounding as well (ours)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,14 +114,15 @@ class Comparison:
     def ranks(self) -> Mapping[str, MethodRanks]:
         """By metric that has a direction: Friedman's test, pairwise tests and mean ranks.
 
-        Left out are metrics for which no image has a value by every method.
+        Values that differ by rounding alone, such as those of methods that are the same for a
+        model, rank as equal. Left out are metrics for which no image has a value by every method.
         """
         found = {}
         for q, name in enumerate(self.metrics):
             table = self.values[:, :, q].T
             if self.better(name) and np.isfinite(table).all(axis=1).any():
                 sign = 1 if self.better(name) == "higher" else -1
-                found[name] = compare_ranks(sign * table, self.methods)
+                found[name] = compare_ranks(sign * table.round(DIGITS), self.methods)
         return found
 
     @property

@@ -80,16 +80,13 @@ class Metric:
     """Whether it is measured where none are named; not what takes long, or says the same again."""
 
 
-def _energy(case: Case) -> float:
-    return NAN if case.mask is None else float(energy_in_mask(case.explanation, case.mask[None])[0])
+def _in_mask(measure: Callable[[Explanation, Any], NDArray[Any]]) -> Callable[[Case], float]:
+    """Return a measure of maps and masks as a metric."""
 
+    def measured(case: Case) -> float:
+        return NAN if case.mask is None else float(measure(case.explanation, case.mask[None])[0])
 
-def _pointing(case: Case) -> float:
-    return NAN if case.mask is None else float(pointing_game(case.explanation, case.mask[None])[0])
-
-
-def _rank_accuracy(case: Case) -> float:
-    return NAN if case.mask is None else float(rank_accuracy(case.explanation, case.mask[None])[0])
+    return measured
 
 
 def _sensitivity(case: Case) -> float:
@@ -130,14 +127,14 @@ def _reading(curve: Curve) -> Reading:
 
 _TABLE = {
     "energy-in-mask": Metric(
-        _energy,
+        _in_mask(energy_in_mask),
         "higher",
         "Share of the map's energy on the object. Chance: the object's share of the picture.",
         "Score-CAM, CVPR Workshops 2020",
         needs_mask=True,
     ),
     "rank-accuracy": Metric(
-        _rank_accuracy,
+        _in_mask(rank_accuracy),
         "higher",
         "Share of the object that is covered by as many of the hottest positions as it has: the "
         "order counts, contrast does not. Chance: the object's share of the picture.",
@@ -145,7 +142,7 @@ _TABLE = {
         needs_mask=True,
     ),
     "pointing-game": Metric(
-        _pointing,
+        _in_mask(pointing_game),
         "higher",
         "Share of maps whose highest point lies on the object. On photographs this proves little: "
         "objects are large and in the middle. Chance: the object's share of the picture.",

@@ -198,6 +198,13 @@ def test_what_differs_by_rounding_alone_is_best_together():
     )
 
 
+def test_what_differs_by_rounding_alone_has_the_same_rank():
+    values = np.random.default_rng(0).random(20).round(3) + np.array([[0], [1e-8], [-0.5]])
+    ranks = _table(values).ranks["road"]
+    assert ranks.mean_ranks == (1.5, 1.5, 3)
+    assert [pair.differing for pair in ranks.pairs] == [0, 20, 20]
+
+
 def test_few_images_tie_everything():
     values = np.arange(3)[:, None] + np.zeros((3, 4))
     found = _table(values)

@@ -61,6 +61,8 @@ def test_too_few_images_are_said_once_for_all_measures():
     assert "; no other is told apart from it." in text
     assert "the tests need 7 images or more" in text
     assert "with 4 all are tied at all measures." in text
+    enough = np.arange(3.0)[:, None, None] + np.zeros((3, 7, 1))
+    assert "need" not in said(enough)[0]
 
 
 def test_images_without_a_value_count_for_their_measure_alone():
