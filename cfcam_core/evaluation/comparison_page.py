@@ -41,7 +41,7 @@ def comparison_page(
         maps_table(found, labels),
         *_curves(found),
         *_intervals(found),
-        *differences(found.ranks, BLOCKS),
+        *differences("Do the methods differ?", found.ranks, BLOCKS),
         report.heading("What the numbers say"),
         _meanings(found),
         *noise,

@@ -12,12 +12,12 @@ from cfcam_core.evaluation import plots
 from cfcam_core.evaluation.statistics import FriedmanTest, MethodRanks
 
 
-def differences(ranks: Mapping[str, MethodRanks], blocks: str) -> Iterator[str]:
+def differences(title: str, ranks: Mapping[str, MethodRanks], blocks: str) -> Iterator[str]:
     """Yield the tests of each measure; `blocks` says what they count. Nothing for one method."""
     ranks = {name: each for name, each in ranks.items() if len(each.names) > 1}
     if not ranks:
         return
-    yield report.heading("Do the methods differ?")
+    yield report.heading(title)
     yield report.paragraph(
         f"{blocks} Mean ranks: 1 is best; a bar joins methods that Wilcoxon's test with Holm's "
         "correction does not tell apart at .05."

@@ -50,7 +50,7 @@ def robustness_parts(run: NoiseRun) -> Iterator[str]:
     yield report.heading("Robustness by severity and kind")
     yield report.row(_by_severity(run))
     yield _by_kind(run)
-    yield from differences(_ranks(run), BLOCKS)
+    yield from differences("Do the methods differ under noise?", _ranks(run), BLOCKS)
     yield report.heading("What robustness says")
     yield report.paragraph(MEANING)
 
