@@ -224,6 +224,32 @@ def test_complexity_is_quantus(quantus):
         np.testing.assert_allclose(ours(heat), np.ravel(found), rtol=1e-4)
 
 
+def test_localisation_is_quantus(quantus):
+    """Positive maps without ties: what else there is, that library counts otherwise."""
+    heat = np.abs(data()[1]) + 0.01
+    masks = np.random.default_rng(4).random(heat.shape) < 0.3
+    masks[0] |= heat[0] == heat[0].max()  # one that the highest point hits, and one that it misses
+    masks[1] &= heat[1] < heat[1].max()
+    how = {"abs": False, "normalise": False, "disable_warnings": True}
+    for ours, theirs in (
+        (evaluation.energy_in_mask, quantus.RelevanceMassAccuracy(**how)),
+        (evaluation.rank_accuracy, quantus.RelevanceRankAccuracy(**how)),
+        (evaluation.pointing_game, quantus.PointingGame(**how)),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = theirs(
+                model=None,
+                x_batch=np.zeros((SAMPLES, 1, SIDE, SIDE), np.float32),
+                y_batch=np.zeros(SAMPLES, int),
+                a_batch=heat[:, None].copy(),
+                s_batch=masks[:, None],
+            )
+        measured = ours(heat, masks)
+        np.testing.assert_allclose(measured, np.ravel(found).astype(float), rtol=1e-5)
+        assert len(set(measured.tolist())) > 1
+
+
 def test_curves_of_several_channels_are_what_the_formulas_give():
     """RISE's rule of the area, and the CF-CAM code's hundred steps between the picture and 0."""
     model, (x, heat) = net(), data(side=20)
